@@ -1,0 +1,119 @@
+"""The CustomResourceDefinition, generated from the typed classes (`make generate` writes it to `crds/`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from meshwright.api.meshinstall import GROUP, KIND, PLURAL, VERSION, MeshSpec, MeshStatus
+
+COLUMNS = (
+    # name, type, JSON path, priority (1: only with -o wide)
+    ("Version", "string", ".spec.version", 0),
+    ("Size", "string", ".spec.controlPlane.size", 0),
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
+    ("Proxies", "integer", ".status.proxies", 0),
+    ("Clusters", "string", ".status.clustersReady", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
+)
+
+
+def definition() -> dict[str, Any]:
+    """The CRD as a dict: one served and stored version, status subresource, structural schema."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Cluster",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["mesh"],
+                "categories": ["istio"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
+                        for name, kind, path, priority in COLUMNS
+                    ],
+                    "schema": {"openAPIV3Schema": root_schema()},
+                }
+            ],
+        },
+    }
+
+
+def root_schema() -> dict[str, Any]:
+    spec = schema_of(MeshSpec) | {"description": "What the mesh should be."}
+    status = schema_of(MeshStatus) | {"description": "What the mesh is, written by the operator."}
+    return {
+        "description": "An Istio service mesh: its control plane, trust and sidecar injection, kept as declared.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "`meshwright.dev/v1alpha1`."},
+            "kind": {"type": "string", "description": "`MeshInstall`."},
+            "metadata": {"type": "object", "description": "The name is that of the mesh.",},
+            "spec": spec,
+            "status": status,
+        },
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
+                "message": "the name of a mesh becomes a label: use at most 63 characters, and no dots",
+            }
+        ],
+    }
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's structural schema: no references, no nulls, no titles, a default wherever Python has one."""
+    document = model.model_json_schema(by_alias=True)
+    return structural(document, document.get("$defs", {}))
+
+
+def structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in node:
+        target = definitions[node["$ref"].removeprefix("#/$defs/")]
+        return structural({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
+    if node.get("x-kubernetes-int-or-string"):
+        return {key: node[key] for key in node if key not in ("anyOf", "title", "default", "maxLength")}
+    if "anyOf" in node:  # an optional field: structural schemas have no null, leaving the field out is enough
+        present = next(choice for choice in node["anyOf"] if choice.get("type") != "null")
+        rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+        return structural({**present, **rest}, definitions)
+
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        match key:
+            case "title" | "$defs":
+                continue
+            case "properties":
+                out["properties"] = {name: structural(child, definitions) for name, child in value.items()}
+            case "items":
+                out["items"] = structural(value, definitions)
+            case "additionalProperties":
+                if isinstance(value, dict):
+                    out["additionalProperties"] = structural(value, definitions)
+            case "description":
+                out["description"] = " ".join(value.split())
+            case _:
+                out[key] = value
+    if isinstance(out.get("default"), dict):
+        # The API server fills nested defaults only below an object that is there, so `{}` is the default of each.
+        out["default"] = {}
+    if out.get("default", ...) is None:
+        del out["default"]
+    return out

@@ -1,0 +1,322 @@
+"""`meshinstalls.meshwright.dev/v1alpha1`: the one resource a person writes.
+
+The docstring below each field is its description in the CRD (`kubectl explain meshinstall.spec`) and in the
+reference page. `meshwright.api.crd` turns these classes into the CRD.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from meshwright.api.errors import InvalidSpec
+
+GROUP = "meshwright.dev"
+VERSION = "v1alpha1"
+KIND = "MeshInstall"
+PLURAL = "meshinstalls"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+# What we put on objects.
+LABEL_MESH = f"{GROUP}/mesh"
+LABEL_COMPONENT = f"{GROUP}/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "meshwright"
+ANNOTATION_MESH_ID = f"{GROUP}/mesh-id"
+ANNOTATION_ISTIO_API = f"{GROUP}/istio-api"
+FINALIZER = f"{GROUP}/mesh"
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
+
+# istiod's environment variables that follow from other fields: setting one by hand would make it disagree with
+# the rest of the mesh.
+COMPUTED_ENV = (
+    "CA_TRUSTED_NODE_ACCOUNTS", "CLUSTER_ID", "GOMAXPROCS", "KUBECONFIG", "PILOT_CERT_PROVIDER",
+    "POD_NAME", "POD_NAMESPACE", "REVISION", "SERVICE_ACCOUNT",
+)  # fmt: skip
+
+
+class Rule(BaseModel):
+    """A CEL rule of the CRD (`x-kubernetes-validations`)."""
+
+    rule: str
+    message: str
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """The schema extra that carries CEL rules, from (rule, message) pairs."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class MTLS(StrEnum):
+    PERMISSIVE = "Permissive"
+    STRICT = "Strict"
+
+
+class Size(StrEnum):
+    SMALL = "Small"
+    MEDIUM = "Medium"
+    LARGE = "Large"
+
+
+class Mode(StrEnum):
+    APPLY = "Apply"
+    PLAN = "Plan"
+    PAUSED = "Paused"
+
+
+Quantity = Annotated[
+    int | str,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 32}),
+]
+
+
+class Image(Model):
+    hub: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")] = (
+        "docker.io/istio"
+    )
+    """Registry and path that Istio's images `pilot` and `proxyv2` are pulled from."""
+    tag: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")] | None = None
+    """Tag of the images. Unset: `spec.version`."""
+    pull_policy: Annotated[str, Field(pattern="^(Always|IfNotPresent|Never)$")] = "IfNotPresent"
+    """Pull policy of istiod and of injected sidecars: `Always`, `IfNotPresent` or `Never`."""
+
+
+class ResourceList(Model):
+    cpu: Quantity | None = None
+    """CPU, for example `500m` or `2`."""
+    memory: Quantity | None = None
+    """Memory, for example `512Mi` or `4Gi`."""
+
+
+class Resources(Model):
+    requests: ResourceList = ResourceList()
+    """What the scheduler reserves for each replica."""
+    limits: ResourceList = ResourceList()
+    """What each replica may use at most; istiod's Go runtime is told of both limits."""
+
+
+class ControlPlane(Model):
+    size: Size = Size.SMALL
+    """Replicas and limits of istiod: `Small` 2 × 2 CPU / 4 GiB (up to 500 pods in the mesh), `Medium` 3 × 4 CPU / 8 GiB
+    (up to 2000), `Large` 5 × 8 CPU / 16 GiB (up to 10000). Memory is requested in full, CPU to a quarter."""
+    image: Image = Image()
+    """Where istiod's and the sidecars' images come from."""
+    resources: Resources = Resources()
+    """Single quantities that replace those of the size, for clusters where the row does not fit."""
+    env: Annotated[
+        dict[str, Annotated[str, Field(max_length=4096)]],
+        Field(max_length=64, json_schema_extra=rules(
+            ("self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
+             "names of environment variables have letters, digits and _ only, and no digit first"),
+            (f"self.all(name, !(name in {list(COMPUTED_ENV)}))",
+             f"{', '.join(COMPUTED_ENV)} follow from other fields of the MeshInstall: remove them"),
+        )),
+    ] = {}  # fmt: skip
+    """Further environment variables of istiod (its feature switches)."""
+
+
+def immutable(field: str) -> tuple[str, str]:
+    """A transition rule at the level of `spec`: one on the field itself would not fire when the field is unset."""
+    return (
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        f"{field} is immutable, because workloads carry it in their identity or labels:"
+        " delete the MeshInstall and create another one to change it",
+    )
+
+
+MINOR_STEP = (
+    "self.version.split('.')[0] == oldSelf.version.split('.')[0]"
+    " && int(self.version.split('.')[1]) - int(oldSelf.version.split('.')[1]) in [0, 1]"
+)
+
+
+class MeshSpec(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        immutable("clusterName"),
+        immutable("namespace"),
+        immutable("revision"),
+        immutable("meshID"),
+        immutable("trustDomain"),
+        (MINOR_STEP, "version goes to another patch of the same minor, or to the next minor: go one minor at a time"),
+    ))  # fmt: skip
+
+    version: Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$")]
+    """Istio's version, as `1.31.4`. Another patch, up or down, and the next minor are applied in place."""
+    cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "primary"
+    """Name of this cluster in the mesh (istiod's `CLUSTER_ID`). Immutable."""
+    namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "istio-system"
+    """Namespace of the control plane, created when it is missing. Immutable."""
+    revision: Annotated[str, Field(min_length=1, max_length=56, pattern=DNS_LABEL)] = "default"
+    """Revision of the control plane; pods choose it by the label `istio.io/rev`, and `default` also serves
+    `istio-injection=enabled`. One MeshInstall per revision. Immutable."""
+    mesh_id: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_NAME)] | None = Field(
+        default=None, alias="meshID"
+    )
+    """Identifier of the mesh, the same in all clusters of one mesh. Unset: the trust domain. Immutable."""
+    trust_domain: Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)] = "cluster.local"
+    """Trust domain: the first part of every workload's identity. Immutable."""
+    mtls: MTLS = MTLS.PERMISSIVE
+    """Mesh-wide mutual TLS. `Permissive` accepts plaintext too (Istio's own default); `Strict` refuses it."""
+    control_plane: ControlPlane = ControlPlane()
+    """istiod: its size, images, resources and environment."""
+    mesh_config: Annotated[
+        dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    ] = {}
+    """Istio's MeshConfig, free-form, as in Istio's own documentation. What follows from other fields
+    (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`) cannot be set here."""
+    mode: Mode = Mode.APPLY
+    """`Apply` carries out, `Plan` only computes what would change (a server-side dry run), `Paused` leaves everything
+    as it is."""
+
+
+class Condition(Model):
+    type: Annotated[str, Field(max_length=316)]
+    """`Ready`, or kstatus' `Reconciling` and `Stalled`."""
+    status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
+    """`True`, `False` or `Unknown`."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """One of the documented reasons, in CamelCase."""
+    message: Annotated[str, Field(max_length=32768)]
+    """What it is about, and the next step, in a sentence."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When `status` last changed."""
+    observed_generation: int | None = None
+    """The generation of the MeshInstall that this is about."""
+
+
+class ControlPlaneStatus(Model):
+    replicas: int = 0
+    """Replicas of istiod that are asked for."""
+    ready_replicas: int = 0
+    """Replicas of istiod that are ready."""
+
+
+class TrustStatus(Model):
+    root_fingerprint: str | None = None
+    """SHA-256 of the root certificate, in hexadecimal."""
+    root_expires: str | None = None
+    """When the root certificate ends."""
+    intermediate_fingerprint: str | None = None
+    """SHA-256 of the certificate that istiod signs with, in hexadecimal."""
+    intermediate_expires: str | None = None
+    """When the certificate that istiod signs with ends."""
+
+
+class ClusterStatus(Model):
+    name: str
+    """Name of the member cluster."""
+    ready: bool = False
+    """Whether its control plane is in the declared state."""
+    kubernetes_version: str | None = None
+    """What its API server says that it is."""
+    control_plane: ControlPlaneStatus = ControlPlaneStatus()
+    """istiod in this cluster."""
+    proxies: int = 0
+    """Pods with a sidecar of this mesh."""
+    trust: TrustStatus = TrustStatus()
+    """The certificates that identities in this cluster rest on; never a key."""
+
+
+class PlanStatus(Model):
+    create: int = 0
+    """Objects that would be created."""
+    change: int = 0
+    """Objects that would be changed."""
+    unchanged: int = 0
+    """Objects that are as declared already."""
+    objects: list[str] = []
+    """The first objects that would be created or changed, as `create Kind namespace/name`."""
+
+
+class MeshStatus(Model):
+    observed_generation: int | None = None
+    """The generation of the MeshInstall that this status is about."""
+    version: str | None = None
+    """Istio's version that runs (or is being brought up)."""
+    conditions: Annotated[
+        list[Condition],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = []
+    """`Ready` sums up; `Reconciling` and `Stalled` follow kstatus."""
+    proxies: int | None = None
+    """Pods with a sidecar of this mesh, over all clusters."""
+    clusters_ready: str | None = None
+    """Member clusters that are ready, of all: `1/1`."""
+    clusters: Annotated[
+        list[ClusterStatus],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = []
+    """The member clusters. The operator's own is one of them."""
+    plan: PlanStatus | None = None
+    """With `spec.mode: Plan`: what would change."""
+
+
+class MeshInstall(BaseModel):
+    """A MeshInstall as it was read: name, uid, generation, spec, and the status of the last reconcile."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    uid: str = ""
+    generation: int = 0
+    deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    spec: MeshSpec
+    status: MeshStatus = MeshStatus()
+
+    @classmethod
+    def parse(cls, manifest: dict[str, Any]) -> Self:
+        """From a manifest. Raises InvalidSpec with every wrong field's path."""
+        if manifest.get("apiVersion") != API_VERSION or manifest.get("kind") != KIND:
+            found = f"{manifest.get('apiVersion', '?')} {manifest.get('kind', '?')}"
+            raise InvalidSpec(f"not a {API_VERSION} {KIND} but {found}: correct apiVersion and kind")
+        metadata = manifest.get("metadata") or {}
+        if not isinstance(metadata.get("name"), str):
+            raise InvalidSpec("metadata.name is missing: give the mesh a name")
+        try:
+            spec = MeshSpec.model_validate(manifest.get("spec") or {})
+        except ValidationError as error:
+            raise InvalidSpec(f"{KIND} {metadata['name']}: {describe(error)}") from None
+        return cls(
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 0),
+            deleting="deletionTimestamp" in metadata,
+            finalizers=tuple(metadata.get("finalizers", ())),
+            spec=spec,
+            status=parse_status(manifest.get("status") or {}),
+        )
+
+
+def parse_status(status: dict[str, Any]) -> MeshStatus:
+    """The last status; one that an older or newer Meshwright wrote in another shape counts as none."""
+    try:
+        return MeshStatus.model_validate(status)
+    except ValidationError:
+        return MeshStatus()
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error in one line: `spec.mtls: Input should be 'Permissive' or 'Strict'; …`."""
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        path = ".".join(str(part) for part in ("spec", *problem["loc"]))
+        text = "no such field" if problem["type"] == "extra_forbidden" else problem["msg"]
+        lines.append(f"{path}: {text}")
+    return "; ".join(lines)

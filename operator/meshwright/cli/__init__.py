@@ -1,0 +1,1 @@
+"""kubectl-mesh: what people type."""

@@ -1,0 +1,70 @@
+"""`kubectl mesh render`: the operator's own decide and render, on a cluster that is imagined to be empty."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from meshwright.api.errors import InvalidSpec
+from meshwright.api.meshinstall import KIND, MeshInstall
+from meshwright.mesh.desired import decide
+from meshwright.mesh.objects import Manifest
+from meshwright.mesh.observed import Cluster, Observed
+from meshwright.render.objects import render
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # nothing that is rendered depends on the time
+
+
+def run(file: str, *, output: str, crds: bool) -> int:
+    manifests = [manifest for mesh in meshes(file) for manifest in objects(mesh, crds=crds)]
+    if output == "json":
+        print(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, indent=2))
+    else:
+        print(yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=True), end="")
+    return 0
+
+
+def meshes(file: str) -> Iterator[MeshInstall]:
+    """The MeshInstalls in a file. Raises InvalidSpec."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+        documents = [each for each in yaml.safe_load_all(text) if each is not None]
+    except OSError as error:
+        raise InvalidSpec(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidSpec(f"{file} is not text") from None
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not documents:
+        raise InvalidSpec(f"{file} holds no {KIND}")
+    for document in documents:
+        if not isinstance(document, dict):
+            raise InvalidSpec(f"{file} holds {type(document).__name__} where a {KIND} should be")
+        yield MeshInstall.parse(document)
+
+
+def objects(mesh: MeshInstall, *, crds: bool) -> Iterator[Manifest]:
+    observed = Observed(now=EPOCH, mesh=mesh, clusters=(Cluster(name=mesh.spec.cluster_name),))
+    desired = decide(observed)
+    if desired.finding:
+        raise InvalidSpec(f"{KIND} {mesh.name}: {desired.finding.message}")
+    for plane in desired.control_planes:
+        for wave in render(plane, trust=None):
+            if wave.name != "crds" or crds:
+                yield from (rendered.manifest for rendered in wave.objects)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Multi-line text (the injection template, the mesh config) as blocks, so that people can read it."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,1 @@
+"""One API server: the only room that speaks HTTP to Kubernetes."""

@@ -1,0 +1,125 @@
+"""gather: everything that is read, once, into the snapshot that decisions rest on."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+from meshwright.api.meshinstall import LABEL_MESH, MeshInstall, MeshSpec
+from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL, MUTATING_WEBHOOK, NAMESPACE, POD
+from meshwright.mesh.names import Names
+from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
+
+REVISION = "istio.io/rev"
+# Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext.
+SIDECAR = "security.istio.io/tlsMode=istio"
+WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
+
+
+async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Observed:
+    """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse."""
+    mesh = MeshInstall.parse(manifest)
+    neighbours, cluster = await asyncio.gather(
+        client.list(MESH_INSTALL), gather_cluster(client, mesh.spec, name=mesh.spec.cluster_name)
+    )
+    return Observed(
+        now=now,
+        mesh=mesh,
+        created=manifest["metadata"].get("creationTimestamp", ""),
+        neighbours=tuple(_neighbour(each) for each in neighbours if each["metadata"]["name"] != mesh.name),
+        clusters=(cluster,),
+    )
+
+
+async def gather_cluster(client: Client, spec: MeshSpec, *, name: str) -> Cluster:
+    names = Names(spec.namespace, spec.revision)
+    own_pods = ",".join(f"{key}={value}" for key, value in names.selector.items())
+    version, namespace, istiods, injectors, pods, proxies = await asyncio.gather(
+        client.version(),
+        client.get(NAMESPACE, spec.namespace),
+        client.list(DEPLOYMENT, labels="app=istiod"),
+        client.list(MUTATING_WEBHOOK, labels="app=sidecar-injector"),
+        client.list(POD, spec.namespace, labels=own_pods),
+        client.list(POD, labels=SIDECAR, metadata_only=True),
+    )
+    return Cluster(
+        name=name,
+        kubernetes=version,
+        namespace_exists=namespace is not None,
+        namespace_terminating=bool(namespace) and "deletionTimestamp" in namespace["metadata"],
+        istiods=tuple(_istiod(each) for each in istiods),
+        injectors=tuple(_injector(each) for each in injectors),
+        troubles=tuple(trouble for pod in pods for trouble in _troubles(pod)),
+        proxies=sum(_is_proxy(pod, spec.revision) for pod in proxies),
+    )
+
+
+def _neighbour(manifest: Manifest) -> Neighbour:
+    spec = manifest.get("spec") or {}
+    metadata = manifest["metadata"]
+    return Neighbour(metadata["name"], spec.get("revision", "default"), metadata.get("creationTimestamp", ""))
+
+
+def _label(manifest: Manifest, name: str) -> str | None:
+    labels: dict[str, str] = manifest["metadata"].get("labels") or {}
+    return labels.get(name)
+
+
+def _managers(manifest: Manifest) -> tuple[str, ...]:
+    fields = manifest["metadata"].get("managedFields") or ()
+    # Controllers only ever write an object's status; who installed it wrote the object itself.
+    return tuple(sorted({each["manager"] for each in fields if each.get("manager") and "subresource" not in each}))
+
+
+def _istiod(manifest: Manifest) -> Istiod:
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    return Istiod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        revision=_label(manifest, REVISION) or "default",
+        owner=_label(manifest, LABEL_MESH),
+        managers=_managers(manifest),
+        generation=metadata.get("generation", 0),
+        observed_generation=status.get("observedGeneration", 0),
+        replicas=manifest["spec"].get("replicas", 1),
+        updated=status.get("updatedReplicas", 0),
+        available=status.get("availableReplicas", 0),
+    )
+
+
+def _injector(manifest: Manifest) -> Injector:
+    webhooks: list[dict[str, Any]] = manifest.get("webhooks") or []
+    return Injector(
+        name=manifest["metadata"]["name"],
+        revision=_label(manifest, REVISION) or "default",
+        owner=_label(manifest, LABEL_MESH),
+        managers=_managers(manifest),
+        trusted=bool(webhooks) and all(each["clientConfig"].get("caBundle") for each in webhooks),
+    )
+
+
+def _troubles(pod: Manifest) -> list[Trouble]:
+    """What a pod of istiod suffers from; the newest words of kubelet or scheduler."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return []
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return [Trouble(name, "", condition.get("reason", "Unschedulable"), condition.get("message", ""))]
+    found = []
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in WAITING_IS_FINE:
+            ended = (container.get("lastState") or {}).get("terminated") or {}
+            last_words = (ended.get("message") or "").strip().splitlines()[-1:]
+            exit_code = f"last exit code {ended['exitCode']}" if "exitCode" in ended else ""
+            message = ", ".join(filter(None, [waiting.get("message", ""), exit_code, *last_words]))
+            found.append(Trouble(name, container["name"], waiting.get("reason", "Waiting"), message))
+    return found
+
+
+def _is_proxy(pod: Manifest, revision: str) -> bool:
+    annotations = pod["metadata"].get("annotations") or {}
+    return "deletionTimestamp" not in pod["metadata"] and annotations.get(REVISION) == revision

@@ -1,0 +1,64 @@
+"""Secrets of one API server, as `keys.trust` wants them: plain create and update, never server-side apply."""
+
+from __future__ import annotations
+
+import base64
+
+from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.kinds import NAMESPACE, SECRET
+from meshwright.api.errors import Conflict
+from meshwright.keys.trust import Secret
+
+MANAGER = "meshwright-trust"
+
+
+class KubernetesSecrets:
+    """A SecretStore (see `keys.trust`) on a Kubernetes API server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def read(self, namespace: str, name: str) -> Secret | None:
+        manifest = await self._client.get(SECRET, name, namespace)
+        if manifest is None:
+            return None
+        metadata = manifest["metadata"]
+        return Secret(
+            namespace=namespace,
+            name=name,
+            labels=metadata.get("labels") or {},
+            annotations=metadata.get("annotations") or {},
+            files={file: base64.b64decode(text) for file, text in (manifest.get("data") or {}).items()},
+            resource_version=metadata["resourceVersion"],
+        )
+
+    async def create(self, secret: Secret) -> None:
+        await self._client.create(SECRET, _manifest(secret), field_manager=MANAGER)
+
+    async def update(self, secret: Secret) -> None:
+        await self._client.replace(SECRET, _manifest(secret), field_manager=MANAGER)
+
+    async def ensure_namespace(self, name: str) -> None:
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        if await self._client.get(NAMESPACE, name) is not None:
+            return
+        try:
+            await self._client.create(NAMESPACE, manifest, field_manager=MANAGER)
+        except Conflict:
+            return  # somebody else made it in the meantime
+
+
+def _manifest(secret: Secret) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {
+            "namespace": secret.namespace,
+            "name": secret.name,
+            "labels": dict(secret.labels),
+            "annotations": dict(secret.annotations),
+            **({"resourceVersion": secret.resource_version} if secret.resource_version else {}),
+        },
+        "data": {file: base64.b64encode(content).decode() for file, content in secret.files.items()},
+    }

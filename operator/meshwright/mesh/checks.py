@@ -1,0 +1,99 @@
+"""What must hold before anything is written: pure checks `snapshot → finding or nothing`, in order.
+
+The reason of a finding is the reason of the Ready condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshwright.mesh import meshconfig, sizing, versions
+from meshwright.mesh.observed import Observed
+
+
+@dataclass(frozen=True)
+class Finding:
+    reason: str
+    message: str
+
+
+Check = Callable[[Observed], Finding | None]
+
+
+def supported_version(observed: Observed) -> Finding | None:
+    objection = versions.objection(observed.mesh.spec.version, observed.mesh.status.version)
+    return Finding("UnsupportedVersion", objection) if objection else None
+
+
+def consistent_resources(observed: Observed) -> Finding | None:
+    found = sizing.contradictions(observed.mesh.spec.control_plane.resources)
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def no_computed_keys(observed: Observed) -> Finding | None:
+    found = meshconfig.computed_keys(observed.mesh.spec)
+    if not found:
+        return None
+    return Finding("InvalidSpec", f"{', '.join(found)}: follows from other fields of the MeshInstall, remove it here")
+
+
+def revision_is_free(observed: Observed) -> Finding | None:
+    """Of several MeshInstalls with one revision the oldest has it: a newcomer never disturbs what runs."""
+    mesh = observed.mesh
+    for other in observed.neighbours:
+        if other.revision == mesh.spec.revision and (other.created, other.name) < (observed.created, mesh.name):
+            return Finding(
+                "RevisionConflict",
+                f"MeshInstall {other.name} has revision {other.revision} already:"
+                " choose another spec.revision, or delete one of the two",
+            )
+    return None
+
+
+def namespace_stays(observed: Observed) -> Finding | None:
+    for cluster in observed.clusters:
+        if cluster.namespace_terminating:
+            return Finding(
+                "NamespaceTerminating",
+                f"namespace {observed.mesh.spec.namespace} is being deleted:"
+                " wait until it is gone, the mesh is then installed again",
+            )
+    return None
+
+
+def no_foreign_control_plane(observed: Observed) -> Finding | None:
+    spec, name = observed.mesh.spec, observed.mesh.name
+    for cluster in observed.clusters:
+        for istiod in cluster.istiods:
+            in_the_way = istiod.namespace == spec.namespace or istiod.revision == spec.revision
+            if in_the_way and istiod.owner is None:
+                return Finding(
+                    "ForeignControlPlane",
+                    f"Deployment {istiod.namespace}/{istiod.name} is an istiod of revision {istiod.revision}, installed"
+                    f" by {' and '.join(istiod.managers) or 'somebody else'}: uninstall it with the tool that installed"
+                    " it, or choose another namespace and revision",
+                )
+        for injector in cluster.injectors:
+            if injector.revision == spec.revision and injector.owner != name:
+                return Finding(
+                    "ForeignControlPlane",
+                    f"MutatingWebhookConfiguration {injector.name} injects revision {injector.revision} already, installed"
+                    f" by {' and '.join(injector.managers) or 'somebody else'}: two would inject every pod twice; remove"
+                    " it, or choose another revision",
+                )
+    return None
+
+
+CHECKS: tuple[Check, ...] = (
+    supported_version,  # before all: another version may give other fields a meaning
+    consistent_resources,
+    no_computed_keys,
+    revision_is_free,  # before looking at what runs: a twin's istiod is not foreign, but not ours either
+    namespace_stays,
+    no_foreign_control_plane,
+)
+
+
+def first_finding(observed: Observed) -> Finding | None:
+    return next((finding for check in CHECKS if (finding := check(observed))), None)

@@ -1,0 +1,45 @@
+"""Is the control plane there? From the snapshot's own facts to one sentence."""
+
+from __future__ import annotations
+
+from meshwright.mesh.checks import Finding
+from meshwright.mesh.names import Names
+from meshwright.mesh.observed import Cluster, Istiod
+
+
+def own_istiod(cluster: Cluster, names: Names) -> Istiod | None:
+    return next(
+        (each for each in cluster.istiods if (each.namespace, each.name) == (names.namespace, names.istiod)), None
+    )
+
+
+def own_injector(cluster: Cluster, names: Names) -> bool:
+    return any(each.name == names.mutating_webhook and each.trusted for each in cluster.injectors)
+
+
+def control_plane_finding(cluster: Cluster, names: Names, replicas: int) -> Finding | None:
+    """None when every wanted replica of istiod is updated and available, and its webhook carries its CA."""
+    istiod = own_istiod(cluster, names)
+    if istiod is None:
+        return Finding("Progressing", f"Deployment {names.namespace}/{names.istiod} is not there yet")
+    rolled_out = istiod.observed_generation >= istiod.generation and istiod.updated >= replicas
+    if not rolled_out or istiod.available < replicas:
+        ready = f"{istiod.available} of {replicas} replicas of istiod are ready in cluster {cluster.name}"
+        if cluster.troubles:
+            return Finding("ControlPlaneNotReady", f"{ready}; {explain(cluster)}")
+        return Finding("Progressing", ready)
+    if not own_injector(cluster, names):
+        return Finding(
+            "Progressing",
+            f"istiod has not written its CA into MutatingWebhookConfiguration {names.mutating_webhook} yet",
+        )
+    return None
+
+
+def explain(cluster: Cluster) -> str:
+    """The first trouble in the words of whoever reported it, and where to look."""
+    first = cluster.troubles[0]
+    more = f" (and {len(cluster.troubles) - 1} more)" if len(cluster.troubles) > 1 else ""
+    what = f"container {first.container} of pod {first.pod}" if first.container else f"pod {first.pod}"
+    detail = f": {first.message}" if first.message else ""
+    return f"{what} says {first.reason}{detail}{more}"

@@ -1,0 +1,59 @@
+"""The MeshConfig that istiod reads: what the user wrote, and what follows from the rest of the MeshInstall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshwright.api.meshinstall import MeshSpec
+from meshwright.mesh.names import Names
+
+# Istio's own defaults for a fresh mesh (what its charts write), below the user's values.
+DEFAULTS: dict[str, Any] = {
+    "defaultProviders": {"metrics": ["prometheus"]},
+    "enablePrometheusMerge": True,
+}
+
+
+def computed(spec: MeshSpec) -> dict[str, Any]:
+    names = Names(spec.namespace, spec.revision)
+    return {
+        "trustDomain": spec.trust_domain,
+        "rootNamespace": spec.namespace,
+        "defaultConfig": {
+            "discoveryAddress": names.discovery_address,
+            "meshId": spec.mesh_id or spec.trust_domain,
+        },
+    }
+
+
+def mesh_config(spec: MeshSpec) -> dict[str, Any]:
+    return merge(merge(DEFAULTS, spec.mesh_config), computed(spec))
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Maps are merged key by key; anything else of `above` replaces what is below, lists included."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def computed_keys(spec: MeshSpec) -> list[str]:
+    """Paths in the user's meshConfig that follow from other fields, so that they cannot be set there."""
+    return [f"spec.meshConfig.{path}" for path in _common(computed(spec), spec.mesh_config)]
+
+
+def _common(ours: dict[str, Any], theirs: Any) -> Iterator[str]:
+    if not isinstance(theirs, dict):
+        return
+    for key, value in ours.items():
+        if key not in theirs:
+            continue
+        if isinstance(value, dict):
+            if not isinstance(theirs[key], dict):
+                yield key
+            yield from (f"{key}.{rest}" for rest in _common(value, theirs[key]))
+        else:
+            yield key

@@ -1,0 +1,64 @@
+"""The names of a control plane's objects, as Istio and its tools expect them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_REVISION = "default"
+CLUSTER_DOMAIN = "cluster.local"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names that follow from the mesh's namespace and revision; the default revision has no suffix."""
+
+    namespace: str
+    revision: str
+
+    @property
+    def is_default(self) -> bool:
+        return self.revision == DEFAULT_REVISION
+
+    def _with_revision(self, base: str) -> str:
+        return base if self.is_default else f"{base}-{self.revision}"
+
+    @property
+    def istiod(self) -> str:
+        """Deployment, Service, ServiceAccount, Role and PodDisruptionBudget share it."""
+        return self._with_revision("istiod")
+
+    @property
+    def mesh_config(self) -> str:
+        return self._with_revision("istio")
+
+    @property
+    def injector(self) -> str:
+        return self._with_revision("istio-sidecar-injector")
+
+    @property
+    def mutating_webhook(self) -> str:
+        # The suffix-less name is Istio's own for istio-system; elsewhere two namespaces could collide.
+        suffix = "" if self.namespace == "istio-system" else f"-{self.namespace}"
+        return self._with_revision("istio-sidecar-injector") + suffix
+
+    @property
+    def validating_webhook(self) -> str:
+        return f"{self._with_revision('istio-validator')}-{self.namespace}"
+
+    def cluster_role(self, base: str) -> str:
+        return f"{self._with_revision(base)}-{self.namespace}"
+
+    @property
+    def discovery_host(self) -> str:
+        return f"{self.istiod}.{self.namespace}.svc"
+
+    @property
+    def discovery_address(self) -> str:
+        return f"{self.discovery_host}:15012"
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """What Service, Deployment and PodDisruptionBudget select istiod's pods by (immutable once installed)."""
+        if self.is_default:
+            return {"app": "istiod", "istio": "pilot"}
+        return {"app": "istiod", "istio.io/rev": self.revision}

@@ -1,0 +1,79 @@
+"""Rendered objects on their way to a cluster: what render makes and apply consumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+Manifest = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """What identifies an object in one cluster."""
+
+    api_version: str
+    kind: str
+    namespace: str  # "" for cluster-scoped kinds
+    name: str
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Key:
+        metadata = manifest["metadata"]
+        return cls(manifest["apiVersion"], manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """An object as we declare it, and fields that are set once, at its creation, and belong to others later."""
+
+    manifest: Manifest
+    at_birth: Manifest | None = None  # the whole manifest for the creating request
+
+    @cached_property
+    def key(self) -> Key:
+        return Key.of(self.manifest)
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+
+def nothing_to_wait_for(_live: Mapping[Key, Manifest]) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Objects that are applied together. The next wave starts when `waits_for` says nothing more."""
+
+    name: str
+    objects: tuple[Rendered, ...]
+    waits_for: Callable[[Mapping[Key, Manifest]], str | None] = field(default=nothing_to_wait_for)
+    patience: float = 0.0  # seconds worth staying for; after them the next event brings us back
+
+
+def crds_established(live: Mapping[Key, Manifest]) -> str | None:
+    for key, manifest in live.items():
+        conditions = (manifest.get("status") or {}).get("conditions") or ()
+        if not any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
+            return f"{key} to be established"
+    return None
+
+
+def deployments_available(live: Mapping[Key, Manifest]) -> str | None:
+    for key, manifest in live.items():
+        if key.kind != "Deployment":
+            continue
+        status, wanted = manifest.get("status") or {}, manifest["spec"].get("replicas", 1)
+        current = status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0)
+        ready = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0)) if current else 0
+        if ready < wanted:
+            return f"{key} ({ready} of {wanted} replicas ready)"
+    return None

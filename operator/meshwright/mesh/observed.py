@@ -1,0 +1,77 @@
+"""The snapshot that every decision rests on: what was read, once, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from meshwright.api.meshinstall import MeshInstall
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another MeshInstall of this API server; `mesh` is None where its spec does not parse."""
+
+    name: str
+    revision: str
+    created: str  # RFC 3339: of two with the same claim, the older one has it
+
+
+@dataclass(frozen=True)
+class Istiod:
+    """A Deployment that carries istiod's labels, whoever installed it."""
+
+    namespace: str
+    name: str
+    revision: str
+    owner: str | None  # name of the MeshInstall, None when it is not ours
+    managers: tuple[str, ...]  # field managers, to name who installed it
+    generation: int = 0
+    observed_generation: int = 0
+    replicas: int = 0
+    updated: int = 0
+    available: int = 0
+
+
+@dataclass(frozen=True)
+class Injector:
+    """A MutatingWebhookConfiguration for sidecar injection, whoever installed it."""
+
+    name: str
+    revision: str
+    owner: str | None
+    managers: tuple[str, ...]
+    trusted: bool  # istiod has written its CA bundle into every webhook
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A container of istiod that does not run, with the kubelet's (or scheduler's) own words."""
+
+    pod: str
+    container: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One member cluster. The operator's own is read like every other."""
+
+    name: str
+    kubernetes: str = ""  # the API server's version
+    namespace_exists: bool = False
+    namespace_terminating: bool = False
+    istiods: tuple[Istiod, ...] = ()
+    injectors: tuple[Injector, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    proxies: int = 0
+
+
+@dataclass(frozen=True)
+class Observed:
+    now: datetime
+    mesh: MeshInstall
+    created: str = ""  # of the MeshInstall, RFC 3339
+    neighbours: tuple[Neighbour, ...] = ()
+    clusters: tuple[Cluster, ...] = ()

@@ -1,0 +1,107 @@
+"""render: a control plane and its trust become waves of objects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from meshwright.api.meshinstall import (
+    ANNOTATION_ISTIO_API,
+    ANNOTATION_MESH_ID,
+    LABEL_COMPONENT,
+    LABEL_MANAGED_BY,
+    LABEL_MESH,
+    MANAGED_BY,
+    MTLS,
+)
+from meshwright.mesh.desired import ControlPlane
+from meshwright.mesh.objects import Manifest, Rendered, Wave, crds_established, deployments_available
+from meshwright.mesh.trust import Trust
+from meshwright.render import templates
+
+CRD_PATIENCE = 10.0  # seconds; an API server serves a new kind within one
+INJECTION_TEMPLATES = ("sidecar",)
+NOT_MADE_YET = "not-made-yet"  # in a plan, or rendered without a cluster
+
+
+def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
+    """Everything in one cluster, in the order in which it must be there. Raises TemplateError."""
+    values = {"plane": plane, "names": plane.names, "root": trust.root_fingerprint if trust else NOT_MADE_YET}
+
+    def component(name: str, *paths: str, **more: Any) -> tuple[Rendered, ...]:
+        documents = [each for path in paths for each in templates.render(path, **values, **more)]
+        return tuple(_ours(plane, name, document) for document in documents)
+
+    return (
+        Wave("crds", _crds(), waits_for=crds_established, patience=CRD_PATIENCE),
+        Wave("namespace", component("namespace", "namespace/namespace.yaml.j2")),
+        Wave("identity", component("istiod", "istiod/identity.yaml.j2")),
+        Wave(
+            "configuration",
+            component(
+                "istiod",
+                "istiod/configuration.yaml.j2",
+                mesh_config=templates.as_yaml(plane.mesh_config),
+                injector_config=templates.as_yaml(_injector_config()),
+                injector_values=templates.as_yaml(plane.injector_values),
+            ),
+        ),
+        Wave("control plane", component("istiod", "istiod/controlplane.yaml.j2"), waits_for=deployments_available),
+        Wave(
+            "webhooks",
+            (*component("webhooks", "webhooks/mutating.yaml.j2"),
+             *_born(component("webhooks", "webhooks/validating.yaml.j2"), _ignore_failures)),
+        ),
+        Wave("policy", component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls])),
+    )  # fmt: skip
+
+
+MODES = {MTLS.PERMISSIVE: "PERMISSIVE", MTLS.STRICT: "STRICT"}
+
+
+def _ours(plane: ControlPlane, component: str, manifest: Manifest) -> Rendered:
+    metadata = manifest["metadata"]
+    metadata.setdefault("labels", {}).update({
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_MESH: plane.trust.mesh,
+        LABEL_COMPONENT: component,
+    })  # fmt: skip
+    metadata.setdefault("annotations", {})[ANNOTATION_MESH_ID] = plane.trust.mesh_id
+    return Rendered(manifest)
+
+
+def _crds() -> tuple[Rendered, ...]:
+    version, items = templates.istio_crds()
+
+    def stamped(manifest: Manifest) -> Manifest:
+        metadata = manifest["metadata"]
+        annotations = {**metadata.get("annotations", {}), ANNOTATION_ISTIO_API: version}
+        labels = {**metadata.get("labels", {}), LABEL_MANAGED_BY: MANAGED_BY}
+        return {**manifest, "metadata": {**metadata, "annotations": annotations, "labels": labels}}
+
+    return tuple(Rendered(stamped(manifest)) for manifest in items)
+
+
+def _born(objects: Iterable[Rendered], change: Callable[[Manifest], None]) -> tuple[Rendered, ...]:
+    born = []
+    for rendered in objects:
+        first = copy.deepcopy(rendered.manifest)
+        change(first)
+        born.append(Rendered(rendered.manifest, at_birth=first))
+    return tuple(born)
+
+
+def _ignore_failures(manifest: Manifest) -> None:
+    """A validating webhook starts as Ignore; istiod turns it to Fail once it answers, and it stays istiod's."""
+    for webhook in manifest["webhooks"]:
+        webhook["failurePolicy"] = "Ignore"
+
+
+def _injector_config() -> dict[str, Any]:
+    return {
+        "policy": "enabled",
+        "defaultTemplates": ["sidecar"],
+        "templates": {name: templates.static(f"injection/{name}.tpl") for name in INJECTION_TEMPLATES},
+    }
+

@@ -1,0 +1,90 @@
+"""Templates: the one place where they are loaded, and what keeps a value from breaking out of its YAML place."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from meshwright.api.errors import TemplateError
+from meshwright.mesh.objects import Manifest
+
+# JSON is YAML but for characters that YAML calls unprintable or takes for line breaks.
+NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON that is YAML too. Raises TypeError for what JSON has no form for (an undefined, say)."""
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises with the name of what is undefined
+    return NOT_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def static(path: str) -> str:
+    """A file below templates/, verbatim."""
+    return files("meshwright").joinpath("templates", *path.split("/")).read_text()
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that people read in a ConfigMap, and that YAML 1.1 and 1.2 readers understand alike."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    # Unquoted text can be a number or a boolean to the other version of YAML, so none is left unquoted.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(value: Any) -> str:
+    """The content of a ConfigMap's key; the same value gives the same bytes."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=True, allow_unicode=False, width=1000)
+    return text
+
+
+def render(path: str, **values: Any) -> list[Manifest]:
+    """The YAML documents of a template below templates/, in order. Raises TemplateError."""
+    try:
+        text = _environment().get_template(path).render(**values)
+        return [document for document in yaml.load_all(text, Loader=Loader) if document]  # noqa: S506
+    except (jinja2.TemplateError, yaml.YAMLError, TypeError) as error:
+        raise TemplateError(f"template {path}: {error}") from error
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return ImmutableSandboxedEnvironment(
+        loader=jinja2.FunctionLoader(_source),
+        undefined=jinja2.StrictUndefined,
+        finalize=as_json,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _source(path: str) -> str | None:
+    try:
+        return static(path)
+    except OSError:
+        return None
+
+
+@cache
+def istio_crds() -> tuple[str, tuple[Manifest, ...]]:
+    """Istio's CRDs and the version of `istio.io/api` that they are from; the build puts them into the package."""
+    resource = files("meshwright").joinpath("istio_api", "crds.json")
+    try:
+        document = json.loads(resource.read_text())
+    except OSError:
+        raise TemplateError("Istio's CRDs are missing from this installation: build it with `make build`") from None
+    return document["version"], tuple(document["items"])

@@ -1,0 +1,3 @@
+module meshwright.dev/testbed/pause
+
+go 1.24
