@@ -65,7 +65,7 @@ def root_schema() -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string", "description": "`meshwright.dev/v1alpha1`."},
             "kind": {"type": "string", "description": "`MeshInstall`."},
-            "metadata": {"type": "object", "description": "The name is that of the mesh.",},
+            "metadata": {"type": "object"},
             "spec": spec,
             "status": status,
         },

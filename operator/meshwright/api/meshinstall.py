@@ -133,8 +133,9 @@ class ControlPlane(Model):
 
 def immutable(field: str) -> tuple[str, str]:
     """A transition rule at the level of `spec`: one on the field itself would not fire when the field is unset."""
+    name = f"__{field}__" if field == "namespace" else field  # a reserved word of CEL, spelled as Kubernetes has it
     return (
-        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
         f"{field} is immutable, because workloads carry it in their identity or labels:"
         " delete the MeshInstall and create another one to change it",
     )

@@ -49,7 +49,7 @@ class Applier:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._applied: dict[Key, tuple[str, str]] = {}  # digest and resourceVersion of the last apply
+        self._applied: dict[Key, tuple[str, str]] = {}  # digest and incarnation of the last apply
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def apply(self, waves: Iterable[Wave], *, mesh: str, dry_run: bool) -> Outcome:
@@ -98,11 +98,11 @@ class Applier:
                     result = rendered.manifest  # its namespace or kind would be created by an earlier wave
                 outcome.add("create" if live is None else "change" if differ(live, result) else "keep", key)
         if not dry_run:
-            self._applied[key] = rendered.digest, result["metadata"]["resourceVersion"]
+            self._applied[key] = rendered.digest, _incarnation(result)
         return key, result
 
     def _in_sync(self, rendered: Rendered, live: Manifest) -> bool:
-        return self._applied.get(rendered.key) == (rendered.digest, live["metadata"]["resourceVersion"])
+        return self._applied.get(rendered.key) == (rendered.digest, _incarnation(live))
 
     async def _settle(self, wave: Wave, live: dict[Key, Manifest]) -> str | None:
         """What `wave` still waits for, after its patience."""
@@ -133,6 +133,12 @@ def managers(manifest: Manifest) -> str:
     """Who wrote the object, from its managed fields."""
     names = sorted({each["manager"] for each in manifest["metadata"].get("managedFields", ()) if each.get("manager")})
     return " and ".join(names) or "somebody else"
+
+
+def _incarnation(manifest: Manifest) -> str:
+    """What changes whenever the object does; of a CRD only when its spec does, because its status moves by itself."""
+    metadata = manifest["metadata"]
+    return f"{metadata['uid']}/{metadata['generation' if manifest['kind'] == CRD.kind else 'resourceVersion']}"
 
 
 def differ(before: Manifest, after: Manifest) -> bool:

@@ -79,7 +79,7 @@ class Client:
                 )  # fmt: skip
             except NotFound:
                 return []
-            items += page["items"]
+            items += page["items"] or ()  # an empty list of some kinds comes as null
             if not (token := page["metadata"].get("continue")):
                 return items
             query["continue"] = token

@@ -1,0 +1,103 @@
+"""kopf as event source and chassis: it watches, reconnects, handles signals and ends the process. Nothing else.
+
+Every event says only that a MeshInstall may be wrong. There are no create, update or field handlers, and nothing
+of kopf's is stored on objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import kopf
+
+from meshwright.api.meshinstall import GROUP, LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
+from meshwright.cluster.kinds import MESH_INSTALL, OWNED
+
+Wake = Callable[[str], None]
+# Watched by their kind's own group: PeerAuthentication is Istio's, and may not be served yet.
+WATCHED = tuple(kind for kind in OWNED if not kind.group.endswith("istio.io"))
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """kopf would keep a copy of each spec in an annotation; we compare with the cluster instead."""
+
+    def fetch(self, *, body: Any) -> None:
+        del body
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        del body, patch, essence
+
+
+def registry(wake: Wake) -> kopf.OperatorRegistry:
+    """Handlers that call `wake` with the name of the MeshInstall that an event is about."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=handlers)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        configure_chassis(settings)
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> Any:
+        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            return kopf.login_with_service_account(**kwargs)
+        return kopf.login_via_client(**kwargs)
+
+    @kopf.on.event(MESH_INSTALL.group, "v1alpha1", MESH_INSTALL.plural, registry=handlers)
+    async def mesh_changed(name: str, **_: Any) -> None:
+        wake(name)
+
+    async def child_changed(labels: kopf.Labels, **_: Any) -> None:
+        if mesh := labels.get(LABEL_MESH):
+            wake(mesh)
+
+    for kind in WATCHED:
+        version = kind.api_version.rpartition("/")[2]
+        kopf.on.event(kind.group, version, kind.plural, registry=handlers, labels={LABEL_MANAGED_BY: MANAGED_BY})(
+            child_changed
+        )
+    return handlers
+
+
+def configure_chassis(settings: kopf.OperatorSettings) -> None:
+    settings.peering.standalone = True  # peering is no leader election
+    settings.posting.enabled = False  # Events are made where conditions turn
+    settings.persistence.finalizer = f"{GROUP}/unused"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.scanning.disabled = True
+    # A watch behind a load balancer can die in silence: end and renew each one ourselves.
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    for kind in WATCHED:
+        settings.watching.label_selectors[kind.plural] = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = (1, 2, 4, 8)
+    settings.queueing.idle_timeout = 1.0
+    settings.queueing.error_delays = (1, 2, 4, 8, 16, 32, 60)
+    settings.process.ultimate_exiting_timeout = 25
+
+
+def run(wake: Wake, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Watch and work until a signal comes, or either of the two ends by itself (then with its error)."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+
+    async def both() -> None:
+        stop = asyncio.Event()
+        worker = asyncio.create_task(work(), name="worker")
+        worker.add_done_callback(lambda _: stop.set())
+        try:
+            await kopf.operator(registry=registry(wake), clusterwide=True, stop_flag=stop)
+        finally:
+            worker.cancel()
+            (result,) = await asyncio.gather(worker, return_exceptions=True)
+        if isinstance(result, Exception):
+            raise result
+
+    asyncio.run(both())

@@ -1,0 +1,54 @@
+"""What the operator measures of itself, in the shapes that existing dashboards for controllers know."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+PREFIX = "meshwright"
+
+
+class Metrics:
+    """A registry of its own, so that each operator (and each test) counts for itself."""
+
+    def __init__(self, *, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self.reconciles = Counter(
+            f"{PREFIX}_reconcile_total", "Reconciles by result (ok, waiting, blocked, error).", ["result"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.reconcile_seconds = Histogram(
+            f"{PREFIX}_reconcile_duration_seconds", "Time of a reconcile.", registry=self.registry,
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )  # fmt: skip
+        self.requests = Counter(
+            "rest_client_requests_total", "Requests to the API server by method, kind and HTTP status.",
+            ["method", "kind", "code"], registry=self.registry,
+        )  # fmt: skip
+        self.queue_depth = Gauge(
+            "workqueue_depth", "MeshInstalls that wait to be reconciled.", registry=self.registry
+        )
+        self.condition = Gauge(
+            f"{PREFIX}_mesh_condition", "1 for the status that a condition of a mesh has, 0 for the others.",
+            ["mesh", "type", "status"], registry=self.registry,
+        )  # fmt: skip
+        self.certificate_expiry = Gauge(
+            f"{PREFIX}_certificate_expiry_timestamp_seconds", "When a CA certificate of a mesh ends.",
+            ["mesh", "cluster", "certificate"], registry=self.registry,
+        )  # fmt: skip
+        self.first_reconcile = Gauge(
+            f"{PREFIX}_start_to_first_reconcile_seconds", "From the start of the process to the end of its first"
+            " reconcile.", registry=self.registry,
+        )  # fmt: skip
+        build = Gauge(f"{PREFIX}_build_info", "1, with the operator's version.", ["version"], registry=self.registry)
+        build.labels(version).set(1)
+
+    def observe_request(self, method: str, kind: str, status: int, _seconds: float) -> None:
+        self.requests.labels(method, kind, str(status) if status else "none").inc()
+
+    def forget(self, mesh: str) -> None:
+        """A mesh that is gone has no series."""
+        for metric in (self.condition, self.certificate_expiry):
+            metric.remove_by_labels({"mesh": mesh})
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,87 @@
+"""A work queue of keys, with the semantics that Kubernetes controllers share.
+
+A key that is added while it waits is not added twice; one that is added while it is worked on comes once more
+afterwards; no key is ever worked on twice at the same time. Failures of a key wait longer each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+
+FIRST_BACKOFF = 0.5  # seconds
+MAX_BACKOFF = 60.0
+
+
+class Queue:
+    """For one event loop. `jitter` takes a delay and gives the one that is waited for."""
+
+    def __init__(self, *, jitter: Callable[[float], float] = lambda delay: delay * random.uniform(0.8, 1.2)) -> None:  # noqa: S311
+        self._jitter = jitter
+        self._ready: deque[str] = deque()
+        self._waiting: set[str] = set()  # what is in _ready
+        self._active: set[str] = set()
+        self._again: set[str] = set()  # added while active
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._failures: dict[str, int] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._again)
+
+    def add(self, key: str) -> None:
+        """Work on `key` as soon as possible; it overtakes a later date that it has."""
+        self._cancel(key)
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.append(key)
+            self._wake.set()
+
+    def add_after(self, key: str, delay: float) -> None:
+        """Work on `key` in `delay` seconds (jittered), unless it has an earlier date already."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + self._jitter(delay)
+        timer = self._timers.get(key)
+        if timer and timer.when() <= when:
+            return
+        self._cancel(key)
+        self._timers[key] = loop.call_at(when, self._due, key)
+
+    def add_failed(self, key: str, *, at_least: float = 0.0) -> float:
+        """Work on `key` after its backoff, which doubles with each failure in a row. Returns the seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay: float = max(at_least, min(MAX_BACKOFF, FIRST_BACKOFF * 2**failures))
+        self.add_after(key, delay)
+        return delay
+
+    def forget_failures(self, key: str) -> None:
+        self._failures.pop(key, None)
+
+    async def get(self) -> str:
+        """The next key, which is then active until `done`."""
+        while not self._ready:
+            self._wake.clear()
+            await self._wake.wait()
+        key = self._ready.popleft()
+        self._waiting.discard(key)
+        self._active.add(key)
+        return key
+
+    def done(self, key: str) -> None:
+        self._active.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def _due(self, key: str) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _cancel(self, key: str) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()

@@ -1,0 +1,152 @@
+"""report: what happened becomes a status, and Events where something turned."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshwright.api.conditions import READY, REASONS, RECONCILING, STALLED
+from meshwright.api.meshinstall import (
+    API_VERSION,
+    KIND,
+    ClusterStatus,
+    Condition,
+    ControlPlaneStatus,
+    MeshInstall,
+    MeshStatus,
+    Mode,
+    PlanStatus,
+    TrustStatus,
+)
+from meshwright.cluster.apply import Outcome
+from meshwright.mesh.checks import Finding
+from meshwright.mesh.health import own_istiod
+from meshwright.mesh.names import Names
+from meshwright.mesh.observed import Cluster
+from meshwright.mesh.trust import Trust
+
+NAMED_PLAN = 20
+MESSAGE_LIMIT = 4096  # a condition may hold 32768; what people read in one line is far less
+
+
+@dataclass
+class Attempt:
+    """What a reconcile came to, gathered as it goes: also the one that fails half way is reported."""
+
+    mesh: MeshInstall
+    clusters: tuple[Cluster, ...] = ()
+    trusts: dict[str, Trust] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    applied: bool = False  # every wave of every cluster
+    finding: Finding | None = None  # why Ready is not True
+
+
+def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
+    """The whole status as a dict for the wire, from the attempt and the status before it."""
+    mesh, before = attempt.mesh, attempt.mesh.status
+    finding = attempt.finding or Finding("Installed", "the mesh is as declared")
+    clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters] or before.clusters
+    accepted = REASONS[finding.reason].name not in ("UnsupportedVersion", "InvalidSpec", "RevisionConflict")
+    status = MeshStatus(
+        observed_generation=mesh.generation or None,
+        version=mesh.spec.version if accepted and attempt.outcomes and mesh.spec.mode is Mode.APPLY else before.version,
+        conditions=_conditions(mesh, finding, now),
+        proxies=sum(cluster.proxies for cluster in clusters),
+        clusters_ready=f"{sum(cluster.ready for cluster in clusters)}/{max(len(clusters), 1)}",
+        clusters=clusters,
+        plan=_plan(attempt) if mesh.spec.mode is Mode.PLAN else None,
+    )
+    return status.model_dump(by_alias=True, exclude_none=True)
+
+
+def _conditions(mesh: MeshInstall, finding: Finding, now: dt.datetime) -> list[Condition]:
+    row = REASONS[finding.reason]
+    moving = row.ready != "True" and not row.stalled and finding.reason not in ("Paused", "Planned")
+    message = finding.message[:MESSAGE_LIMIT]
+    wanted = (
+        (READY, row.ready, finding.reason, message),
+        (RECONCILING, str(moving), finding.reason, message if moving else "nothing is under way"),
+        (STALLED, str(row.stalled), finding.reason, f"{message}. {row.next_step}" if row.stalled else "nothing is stuck"),
+    )
+    before = {condition.type: condition for condition in mesh.status.conditions}
+    return [
+        Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=text,
+            last_transition_time=_since(before.get(kind), status, now),
+            observed_generation=mesh.generation or None,
+        )
+        for kind, status, reason, text in wanted
+    ]
+
+
+def _since(before: Condition | None, status: str, now: dt.datetime) -> str:
+    return before.last_transition_time if before and before.status == status else timestamp(now)
+
+
+def timestamp(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
+    spec = attempt.mesh.spec
+    istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
+    trust = attempt.trusts.get(cluster.name)
+    before = next((each.trust for each in attempt.mesh.status.clusters if each.name == cluster.name), TrustStatus())
+    return ClusterStatus(
+        name=cluster.name,
+        ready=attempt.finding is None,
+        kubernetes_version=cluster.kubernetes or None,
+        control_plane=ControlPlaneStatus(
+            replicas=istiod.replicas if istiod else 0, ready_replicas=istiod.available if istiod else 0
+        ),
+        proxies=cluster.proxies,
+        trust=TrustStatus(
+            root_fingerprint=trust.root_fingerprint,
+            root_expires=timestamp(trust.root_expires),
+            intermediate_fingerprint=trust.intermediate_fingerprint,
+            intermediate_expires=timestamp(trust.intermediate_expires),
+        ) if trust else before,
+    )  # fmt: skip
+
+
+def _plan(attempt: Attempt) -> PlanStatus:
+    outcomes = attempt.outcomes.values()
+    return PlanStatus(
+        create=sum(each.created for each in outcomes),
+        change=sum(each.changed for each in outcomes),
+        unchanged=sum(each.unchanged for each in outcomes),
+        objects=[line for each in outcomes for line in each.objects][:NAMED_PLAN],
+    )
+
+
+def differs(mesh: MeshInstall, status: Mapping[str, Any]) -> bool:
+    return mesh.status.model_dump(by_alias=True, exclude_none=True) != status
+
+
+def transition(mesh: MeshInstall, status: Mapping[str, Any]) -> Condition | None:
+    """The new Ready condition, if its reason (or status) turned: worth an Event."""
+    new = next(Condition.model_validate(each) for each in status["conditions"] if each["type"] == READY)
+    old = next((each for each in mesh.status.conditions if each.type == READY), None)
+    return new if old is None or (old.status, old.reason) != (new.status, new.reason) else None
+
+
+def event(mesh: MeshInstall, condition: Condition, *, now: dt.datetime, reporter: str) -> dict[str, Any]:
+    """An Event about a cluster-scoped object lives in the namespace `default`, as kubectl expects."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{mesh.name}-", "namespace": "default"},
+        "eventTime": now.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": "meshwright.dev/operator",
+        "reportingInstance": reporter[:128],
+        "action": "Reconcile",
+        "reason": condition.reason,
+        "type": "Warning" if REASONS[condition.reason].stalled else "Normal",
+        "note": condition.message[:1024],
+        "regarding": {"apiVersion": API_VERSION, "kind": KIND, "name": mesh.name, "uid": mesh.uid},
+    }
