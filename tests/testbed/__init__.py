@@ -1,1 +1,1 @@
-"""The local test bed: real Kubernetes clusters on one Linux machine, without a container engine or a registry."""
+"""The local test bed: real Kubernetes clusters on one Linux machine, without container engine or registry."""

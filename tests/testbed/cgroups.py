@@ -1,13 +1,14 @@
 """The control groups of a bed's pods: `/meshwright-testbed/<bed>/<node>` in every hierarchy of the machine.
 
-Works on version 1 (one hierarchy a controller, the kind measured) and on version 2 (one for all; written from the
-kernel's documentation, not exercised yet).
+Works on version 1 (one hierarchy a controller, the kind measured) and on version 2 (one for all; written from
+the kernel's documentation, not exercised yet).
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = "meshwright-testbed"
@@ -34,14 +35,17 @@ def remove(bed: str) -> None:
     """Removes the groups of all nodes of a bed; their processes have ended before."""
     for hierarchy, _ in _hierarchies():
         _remove_tree(hierarchy / ROOT / bed)
-        try:
+        with suppress(OSError):  # other beds, or not there
             (hierarchy / ROOT).rmdir()
-        except OSError:  # other beds, or not there
-            pass
 
 
 def existing(bed: str | None = None) -> list[Path]:
-    groups = [group for hierarchy, _ in _hierarchies() for group in (hierarchy / ROOT).glob(bed or "*") if group.is_dir()]
+    groups = [
+        group
+        for hierarchy, _ in _hierarchies()
+        for group in (hierarchy / ROOT).glob(bed or "*")
+        if group.is_dir()
+    ]
     return sorted(groups)
 
 
@@ -49,7 +53,7 @@ def _remove_tree(group: Path) -> None:
     for folder, _, _ in os.walk(group, topdown=False):
         for _ in range(50):
             try:
-                os.rmdir(folder)
+                Path(folder).rmdir()
                 break
             except FileNotFoundError:
                 break
@@ -75,10 +79,8 @@ def _pass_controllers_on(group: Path, version: int) -> None:
     control = group / "cgroup.subtree_control"
     if version == 2 and control.exists():
         for controller in (group / "cgroup.controllers").read_text().split():
-            try:
+            with suppress(OSError):  # threaded or busy controllers stay with the parent
                 control.write_text(f"+{controller}")
-            except OSError:  # threaded or busy controllers stay with the parent
-                pass
 
 
 def _inherit_cpuset(group: Path) -> None:

@@ -1,20 +1,20 @@
-"""Beds: one to three clusters side by side on one bridge, from nothing to ready nodes and DNS, and back to nothing.
+"""Beds: one to three clusters side by side on a bridge, from nothing to ready nodes and DNS, and back.
 
-A bed lives in one of two ways. *Detached* (`up`): it stays until `down`. *Owned* (`testbed`): it ends with the process
-that started it, even if that is killed without warning; what then remains of it (a bridge, folders, control groups) is
-swept away by the next start.
+A bed lives in one of two ways. *Detached* (`up`): it stays until `down`. *Owned* (`owned_bed`): it ends with
+the process that started it, even if that is killed without warning; what then remains of it (a bridge, folders,
+control groups) is swept away by the next start.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from .state import (
     forget,
     make_mount_points,
     registry_lock,
-    state_folder,
 )
 
 _MANIFESTS = Path(__file__).parent
@@ -64,7 +63,7 @@ class Cluster:
         return self.plan.nodes[0].address
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
-        command = [programs.kubectl(), "--kubeconfig", self.kubeconfig, *arguments]
+        command: list[str | Path] = [programs.kubectl(), "--kubeconfig", self.kubeconfig, *arguments]
         # Discovery results are cached by server address, and the next cluster may have the same one.
         environment = {**os.environ, "KUBECACHEDIR": str(self.folder / "kubectl-cache")}
         return run(command, stdin=stdin, env=environment, timeout=timeout)
@@ -76,13 +75,13 @@ class Cluster:
         return Client(self.kubeconfig)
 
     def load_image(self, archive: Path) -> None:
-        """Imports an archive into every node; pods find the images under the names that the archive has for them."""
+        """Imports an archive into every node; pods find the images under their names in the archive."""
         state = _running(self.bed)
         nodes = [state.processes[entry.name].init for entry in self.plan.nodes]
-        _in_parallel([lambda init=init: node.load_image(init, archive) for init in nodes])
+        _in_parallel([partial(node.load_image, init, archive) for init in nodes])
 
     def assign_load_balancer(self, namespace: str, service: str, address: str | None = None) -> str:
-        """Does what a cloud would do for a LoadBalancer Service: fills in its address, by default the first node's.
+        """Does what a cloud would for a LoadBalancer Service: fills in its address, by default the first node's.
 
         Two Services with a port in common need two addresses: `load_balancer_addresses` has more.
         """
@@ -97,7 +96,7 @@ class Cluster:
         return [f"{prefix}.{int(last) + offset}" for offset in range(16)]
 
     def assign_load_balancers(self) -> dict[str, str]:
-        """Gives every LoadBalancer Service that waits for one an address of its own; returns them by namespace/name."""
+        """Gives every LoadBalancer Service that waits for one an address of its own; by namespace/name."""
         services: list[dict[str, Any]] = self.client().get("/api/v1/services")["items"]
         wanting = [entry for entry in services if entry["spec"].get("type") == "LoadBalancer"]
         used = {ingress.get("ip") for entry in wanting for ingress in _ingresses(entry)}
@@ -132,7 +131,7 @@ def up(
     metrics_server: bool = False,
     owned: bool = False,
 ) -> Bed:
-    """Starts a bed and returns when its nodes and DNS are ready. Interrupted or failed, it removes what it made.
+    """Starts a bed; returns when its nodes and DNS are ready. Interrupted or failed, it removes what it made.
 
     `flat` routes pods of one cluster to those of another; without it clusters reach each other's nodes only.
     """
@@ -154,8 +153,12 @@ def up(
                     running.detach()
                 state.owner = None
                 state.save()
-    except BaseException:
+    except BaseException as error:
         with _undisturbed():
+            if isinstance(error, TestbedError):
+                for entry in state.plan.nodes:
+                    for line in node.diagnosis(state.folder / entry.name):
+                        say(f"{entry.name}: {line}")
             say(f"bed {name}: removing what was started")
             down(name)
         raise
@@ -163,7 +166,7 @@ def up(
 
 
 @contextmanager
-def testbed(
+def owned_bed(
     name: str,
     *,
     clusters: int = 1,
@@ -185,6 +188,8 @@ def testbed(
 def down(name: str) -> bool:
     """Removes every trace of a bed, also of one that crashed half-way. Returns whether there was one."""
     with registry_lock():
+        for running in _lifelines.pop(name, []):
+            running.end()
         state = BedState.load(name)
         if state is None:
             there = bed_folder(name).is_dir()
@@ -204,7 +209,9 @@ def sweep() -> None:
     with registry_lock():
         for state in all_beds():
             if state.orphaned():
-                say(f"bed {state.name}: its process {state.owner.pid if state.owner else ''} is gone; removing the rest")
+                say(
+                    f"bed {state.name}: its process {state.owner.pid if state.owner else ''} is gone; removing the rest"
+                )
                 _remove(state)
 
 
@@ -214,7 +221,9 @@ _lifelines: dict[str, list[node.RunningNode]] = {}
 
 def _claim(name: str, *, clusters: int, nodes: int, flat: bool) -> BedState:
     """Gives the bed an index that no other bed and no route of the machine uses, and records it."""
-    plan_bed(name, 0, clusters=clusters, nodes=nodes, flat=flat)  # refuses what cannot be, before anything is made
+    plan_bed(
+        name, 0, clusters=clusters, nodes=nodes, flat=flat
+    )  # refuses what cannot be, before anything is made
     with registry_lock():
         if BedState.load(name) is not None:
             raise TestbedError(f"bed {name} exists", f"python -m testbed down --name {name}")
@@ -244,14 +253,16 @@ def _start(state: BedState, kubernetes: Path, archives: Sequence[Path]) -> Bed:
             state.processes[entry.name] = running.processes
             state.save()
     _write_kubeconfig(bed)
-    loads: list[Callable[[], None]] = [
-        lambda init=running.processes.init, archive=archive: node.load_image(init, archive)  # type: ignore[misc]
-        for archive in archives
-        for running in started
-    ]
-    readies: list[Callable[[], None]] = [lambda cluster=cluster: _make_ready(cluster) for cluster in bed.clusters]  # type: ignore[misc]
-    _in_parallel(loads + readies)
+    # Images are unpacked while the control plane starts.
+    loads = [partial(_load, running, archives) for running in started]
+    _in_parallel(loads + [partial(_make_ready, cluster) for cluster in bed.clusters])
     return bed
+
+
+def _load(running: node.RunningNode, archives: Sequence[Path]) -> None:
+    with step(f"{running.plan.name}: images"):
+        for archive in archives:
+            node.load_image(running.processes.init, archive)
 
 
 def _make_ready(cluster: Cluster) -> None:
@@ -263,7 +274,9 @@ def _make_ready(cluster: Cluster) -> None:
 
     def nodes_ready() -> bool:
         entries = client.get("/api/v1/nodes")["items"]
-        return len(entries) == len(cluster.plan.nodes) and all(_condition(entry, "Ready") for entry in entries)
+        return len(entries) == len(cluster.plan.nodes) and all(
+            _condition(entry, "Ready") for entry in entries
+        )
 
     def dns_ready() -> bool:
         return _condition(client.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns"), "Available")
@@ -294,23 +307,13 @@ def _write_kubeconfig(bed: Bed) -> None:
 
 def _remove(state: BedState) -> None:
     """In the order that leaves nothing dangling: processes, interfaces, control groups, files."""
-    for running in _lifelines.pop(state.name, []):
-        os.close(running.lifeline)
     for entry in state.processes.values():
         entry.init.kill()
     for entry in state.processes.values():
         entry.parent.kill()
-        _reap(entry.parent.pid)
     network.remove(state.plan)
     cgroups.remove(state.name)
     forget(state.name)
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # started by another process
-        pass
 
 
 def _bed(plan: BedPlan) -> Bed:
@@ -321,7 +324,9 @@ def _running(name: str) -> BedState:
     state = BedState.load(name)
     if state is None:
         known = ", ".join(bed.name for bed in all_beds()) or "none"
-        raise TestbedError(f"there is no bed {name} (there is: {known})", f"python -m testbed up --name {name}")
+        raise TestbedError(
+            f"there is no bed {name} (there is: {known})", f"python -m testbed up --name {name}"
+        )
     if not state.running():
         raise TestbedError(f"bed {name} is not running any more", f"python -m testbed down --name {name}")
     return state
@@ -337,7 +342,7 @@ def _ingresses(service: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
+def _in_parallel(tasks: Sequence[partial[None]]) -> None:
     """Runs all at once and raises the first failure, or an interrupt, without waiting for the others."""
     pool = ThreadPoolExecutor(max_workers=max(1, len(tasks)))
     try:

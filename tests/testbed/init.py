@@ -1,9 +1,9 @@
-"""The first process of a node: sets up its namespaces from a JSON file, then keeps the node's programs running.
+"""The first process of a node: sets up its namespaces from a JSON file, then keeps its programs running.
 
-Run as `python -I -S init.py SPEC LIFELINE` in fresh namespaces; it uses the standard library only and imports nothing
-of the test bed, so that it starts fast and stays small. LIFELINE is the reading end of a pipe: the byte `k` means keep
-running without it, its end means that whoever started the node is gone. When this process ends, the kernel ends every
-process of the node with it.
+Run as `python -I -S init.py SPEC LIFELINE` in fresh namespaces; it uses the standard library only and imports
+nothing of the test bed, so that it starts fast and stays small. LIFELINE is the reading end of a pipe: the byte
+`k` means keep running without it, its end means that whoever started the node is gone. When this process ends,
+the kernel ends every process of the node with it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 
 def main(spec_path: str, lifeline: int) -> None:
     os.set_inheritable(lifeline, False)
     threading.Thread(target=watch_lifeline, args=(lifeline,), daemon=True).start()
-    with open(spec_path, encoding="utf-8") as file:
-        spec: dict[str, Any] = json.load(file)
+    spec: dict[str, Any] = json.loads(Path(spec_path).read_text(encoding="utf-8"))
     socket.sethostname(spec["name"])
     mount_everything(spec)
     connect_network(spec["network"])
@@ -66,8 +66,7 @@ def connect_network(network: dict[str, Any]) -> None:
         # The node answers for the whole range, as a load balancer in front of it would.
         call("ip", "route", "add", "local", local, "dev", "eth0")
     for setting in ("net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet"):
-        with open(f"/proc/sys/{setting}", "w", encoding="ascii") as file:
-            file.write("1")
+        Path(f"/proc/sys/{setting}").write_text("1", encoding="ascii")
     call("nft", "-f", network["ruleset"])
 
 
@@ -103,7 +102,7 @@ class Programs:
         self._lock = threading.Lock()
 
     def start(self, name: str, argv: list[str]) -> None:
-        log = os.path.join(self._logs, f"{name}.log")
+        log = f"{self._logs}/{name}.log"
         with self._lock:
             # Not subprocess: its objects reap children themselves, and the loop below would miss their end.
             pid = os.posix_spawnp(
@@ -130,12 +129,16 @@ class Programs:
             with self._lock:
                 ended = self._running.pop(pid, None)
             if ended:
-                print(f"{ended[0]} ended with code {os.waitstatus_to_exitcode(status)}", file=sys.stderr, flush=True)
+                print(
+                    f"{ended[0]} ended with code {os.waitstatus_to_exitcode(status)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 threading.Timer(1.0, self.start, ended).start()
 
 
 def call(*argv: str) -> None:
-    """One set-up command; only before programs are started, because afterwards the loop above reaps everything."""
+    """One set-up command; before programs are started, because then the loop above reaps everything."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         print(f"{' '.join(argv)}: {done.stderr.strip()}", file=sys.stderr, flush=True)

@@ -33,9 +33,12 @@ def _processes() -> list[tuple[str, str]]:
             program = (folder / "comm").read_text().strip()
         except OSError:  # it ended in the meantime
             continue
-        for entry in environment:
-            if entry.startswith(f"{MARK}=".encode()):
-                found.append((entry.partition(b"=")[2].decode(), f"process {folder.name} ({program})"))
+        beds = [
+            entry.partition(b"=")[2].decode()
+            for entry in environment
+            if entry.startswith(f"{MARK}=".encode())
+        ]
+        found += [(bed, f"process {folder.name} ({program})") for bed in beds]
     return found
 
 
@@ -50,10 +53,18 @@ def _control_groups() -> list[tuple[str, str]]:
 def _mounts() -> list[tuple[str, str]]:
     root = f"{state_folder()}/"
     places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [(place.removeprefix(root).partition("/")[0], f"mount {place}") for place in places if place.startswith(root)]
+    return [
+        (place.removeprefix(root).partition("/")[0], f"mount {place}")
+        for place in places
+        if place.startswith(root)
+    ]
 
 
 def _folders() -> list[tuple[str, str]]:
     if not state_folder().is_dir():
         return []
-    return [(entry.name, f"folder {bed_folder(entry.name)}") for entry in state_folder().iterdir() if entry.is_dir()]
+    return [
+        (entry.name, f"folder {bed_folder(entry.name)}")
+        for entry in state_folder().iterdir()
+        if entry.is_dir()
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from contextlib import suppress
 from typing import Any
 
 from .console import TestbedError, run
@@ -20,7 +21,7 @@ def create_bridge(bed: BedPlan) -> None:
 
 
 def attach(bed: BedPlan, node: NodePlan, pid: int) -> None:
-    """Gives the network namespace of `pid` an eth0 on the bridge. The kernel removes both ends with the namespace."""
+    """Gives the network namespace of `pid` an eth0 on the bridge; the kernel removes both ends with it."""
     run(["ip", "link", "add", node.host_interface, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
     run(["ip", "link", "set", node.host_interface, "alias", _ALIAS + bed.name, "master", bed.bridge, "up"])
 
@@ -29,10 +30,8 @@ def remove(bed: BedPlan) -> None:
     present = {link["ifname"] for link in _links()}
     for name in (*(node.host_interface for node in bed.nodes), bed.bridge):
         if name in present:
-            try:
+            with suppress(TestbedError):  # gone in the meantime with its namespace
                 run(["ip", "link", "delete", name])
-            except TestbedError:  # gone in the meantime with its namespace
-                pass
 
 
 def existing(bed: str | None = None) -> list[tuple[str, str]]:
@@ -48,7 +47,9 @@ def existing(bed: str | None = None) -> list[tuple[str, str]]:
 def taken(subnet: str) -> bool:
     """Whether the machine has a route into the network already: a bed must not hide it."""
     wanted = ipaddress.ip_network(subnet)
-    routes: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]")
+    routes: list[dict[str, Any]] = json.loads(
+        run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"
+    )
     for route in routes:
         destination = str(route["dst"])
         if destination != "default" and wanted.overlaps(ipaddress.ip_network(destination, strict=False)):

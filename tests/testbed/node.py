@@ -19,7 +19,7 @@ from . import cgroups, config, network
 from .console import TestbedError, run
 from .pki import Authority, write_kubeconfig
 from .plan import BedPlan, ClusterPlan, NodePlan, routes
-from .state import NodeProcesses, Process
+from .state import DEATH_SECONDS, NodeProcesses, Process
 
 MARK = "MESHWRIGHT_TESTBED"  # in the environment of every process of a bed: its name
 
@@ -29,17 +29,30 @@ class RunningNode:
     """A node and the pipe that it lives by: it ends when the writing end is closed without a word."""
 
     plan: NodePlan
-    folder: Path
     processes: NodeProcesses
     lifeline: int
+    parent: subprocess.Popen[bytes]
 
     def detach(self) -> None:
         """From now on the node lives without the process that started it."""
         os.write(self.lifeline, b"k")
         os.close(self.lifeline)
+        _detached.append(self.parent)
+
+    def end(self) -> None:
+        """The node is ending, because the word that it may live on was never said; waits for its end."""
+        os.close(self.lifeline)
+        self.processes.init.kill()
+        self.parent.wait(DEATH_SECONDS)
 
 
-def start(bed: BedPlan, cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path) -> RunningNode:
+# Kept from the garbage collector, which warns of processes that nobody waited for.
+_detached: list[subprocess.Popen[bytes]] = []
+
+
+def start(
+    bed: BedPlan, cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path
+) -> RunningNode:
     """Starts a node in `folder`; returns when its namespaces exist and are connected, before its programs are ready."""
     spec = _write_files(bed, cluster, node, folder, pki, programs)
     cgroups.create(bed.name, node.name)
@@ -52,14 +65,17 @@ def start(bed: BedPlan, cluster: ClusterPlan, node: NodePlan, folder: Path, pki:
     finally:
         os.close(reading)
     network.attach(bed, node, init.pid)
-    return RunningNode(node, folder, NodeProcesses(init, Process.of(process.pid)), lifeline)
+    return RunningNode(node, NodeProcesses(init, Process.of(process.pid)), lifeline, process)
 
 
 def enter(init: Process, *argv: str | Path, timeout: float = 60) -> str:
     """Runs a program inside a node."""
     if not init.alive():
         raise TestbedError("the node is not running")
-    return run(["nsenter", "--target", str(init.pid), "--mount", "--net", "--pid", "--uts", "--", *argv], timeout=timeout)
+    return run(
+        ["nsenter", "--target", str(init.pid), "--mount", "--net", "--pid", "--uts", "--", *argv],
+        timeout=timeout,
+    )
 
 
 def load_image(init: Process, archive: Path) -> None:
@@ -72,6 +88,19 @@ def load_image(init: Process, archive: Path) -> None:
         time.sleep(0.05)
     ctr = ["ctr", "--address", config.CONTAINERD_SOCKET, "--namespace", "k8s.io"]
     enter(init, *ctr, "images", "import", str(archive), timeout=300)
+
+
+def diagnosis(folder: Path) -> list[str]:
+    """Why a node may not come up: which of its programs ended, and the last that each of those said."""
+    logs = folder / "logs"
+    said = _last_lines(logs / "init.log", 5)
+    for name in sorted({line.split()[0] for line in said if " ended with code " in line}):
+        said += _last_lines(logs / f"{name}.log", 2)
+    return said
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    return path.read_text(errors="replace").splitlines()[-count:] if path.exists() else []
 
 
 def _spawn(bed: str, spec: Path, folder: Path, reading: int) -> tuple[subprocess.Popen[bytes], Process]:
@@ -93,7 +122,10 @@ def _spawn(bed: str, spec: Path, folder: Path, reading: int) -> tuple[subprocess
             return process, Process.of(int(pids[0]))
         time.sleep(0.01)
     process.kill()
-    raise TestbedError(f"the namespaces of a node could not be made: {(folder / 'logs' / 'init.log').read_text()}")
+    process.wait()
+    raise TestbedError(
+        f"the namespaces of a node could not be made: {(folder / 'logs' / 'init.log').read_text()}"
+    )
 
 
 def _write_files(
@@ -132,7 +164,9 @@ def _write_files(
     return folder / "spec.json"
 
 
-def _stages(cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path) -> list[dict[str, Any]]:
+def _stages(
+    cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path
+) -> list[dict[str, Any]]:
     """The programs in order: the API server first, because a client that finds none waits longer each time."""
     at = config.Endpoints(cluster.nodes[0].address, 6443, 2379, 2380)
     runtime = config.containerd(folder / "containerd.toml")

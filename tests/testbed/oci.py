@@ -1,7 +1,7 @@
 """OCI image archives, written directly: an image is a list of layers and a configuration.
 
-Layers are uncompressed: an archive goes from one folder of a machine to another, and unpacking gzip is most of the time
-that an import would take. The layers of a shared base are written, stored and imported once.
+Layers are uncompressed: an archive goes from one folder of a machine to another, and unpacking gzip is most of the
+time that an import would take. The layers of a shared base are written, stored and imported once.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Image:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def write_layer(path: Path, files: Sequence[tuple[Path, str, int]], folders: Sequence[tuple[str, int]] = ()) -> Layer:
-    """A layer of (source, path in the image, mode) files and (path, mode) folders; the same content, the same digest."""
+def write_layer(
+    path: Path, files: Sequence[tuple[Path, str, int]], folders: Sequence[tuple[str, int]] = ()
+) -> Layer:
+    """A layer of (source, path in the image, mode) files and (path, mode) folders; the same in, the same out."""
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, mode in folders:
             entry = tarfile.TarInfo(name.strip("/"))
@@ -69,7 +71,11 @@ def write_archive(path: Path, images: Sequence[Image]) -> Path:
     with tarfile.open(unfinished, "w", format=tarfile.GNU_FORMAT) as tar:
         written: set[str] = set()
         manifests = [_add_image(tar, image, written) for image in images]
-        index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests}
+        index = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": manifests,
+        }
         _add(tar, "index.json", _encode(index))
         _add(tar, "oci-layout", _encode({"imageLayoutVersion": "1.0.0"}))
     unfinished.rename(path)

@@ -1,9 +1,9 @@
-"""Keys and certificates of a test cluster, and the kubeconfig files made from them. Nothing here outlives the bed."""
+"""Keys and certificates of a test cluster, and kubeconfig files made from them. Nothing here outlives the bed."""
 
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import os
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFETIME = datetime.timedelta(days=30)
+_LIFETIME = dt.timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Identity:
 class Authority:
     """A certificate authority in a folder: `<name>.crt`, `<name>.key`."""
 
-    def __init__(self, folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(
+        self, folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> None:
         self.folder = folder
         self.identity = Identity(folder / f"{name}.crt", folder / f"{name}.key")
         self._certificate = certificate
@@ -58,12 +60,16 @@ class Authority:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return cls(folder, name, certificate, key)
 
-    def issue(self, name: str, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> Identity:
+    def issue(
+        self, name: str, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()
+    ) -> Identity:
         """A certificate for client `user` in `groups`; with `hosts` (names or addresses) it serves as well."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
-        builder = _builder(x509.Name(attributes), self._certificate.subject, key.public_key(), self._key.public_key())
+        builder = _builder(
+            x509.Name(attributes), self._certificate.subject, key.public_key(), self._key.public_key()
+        )
         purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if hosts:
             purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
@@ -146,7 +152,10 @@ def _kubeconfig(name: str, server: str, authority: Path, client: Identity) -> st
             "kind": "Config",
             "current-context": name,
             "clusters": [
-                {"name": name, "cluster": {"server": server, "certificate-authority-data": embedded(authority)}}
+                {
+                    "name": name,
+                    "cluster": {"server": server, "certificate-authority-data": embedded(authority)},
+                }
             ],
             "users": [
                 {
@@ -163,16 +172,19 @@ def _kubeconfig(name: str, server: str, authority: Path, client: Identity) -> st
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, issuer_key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_before(now - dt.timedelta(minutes=5))
         .not_valid_after(now + _LIFETIME)
         # Python 3.13 and later refuse a chain without the two key identifiers.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
@@ -209,6 +221,8 @@ def _write_pair(identity: Identity, certificate: x509.Certificate, key: ec.Ellip
 def _write_private(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     # Kubernetes reads service account keys in this older form only.
     pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
     write_secret(path, pem)

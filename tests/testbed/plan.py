@@ -1,8 +1,8 @@
 """The address plan of a bed: one bridge, up to three clusters on it, up to two nodes each. Pure.
 
-A bed is known by its name and holds an index of its own while it lives. The index chooses the names of its interfaces
-and its node network, so beds do not see each other. Pod and service networks repeat from bed to bed: they exist inside
-the nodes' network namespaces only.
+A bed is known by its name and holds an index of its own while it lives. The index chooses the names of its
+interfaces and its node network, so beds do not see each other. Pod and service networks repeat from bed to bed:
+they exist inside the nodes' network namespaces only.
 
     node network      10.231.<bed>.0/24     .1 the host, .<cluster><node> the nodes (.11 .12 .21 …)
     load balancers    10.231.<bed>.64/28, .128/28, .192/28     one range a cluster, answered by its first node
@@ -83,7 +83,9 @@ class NodeRoutes:
 def plan_bed(name: str, index: int, *, clusters: int = 1, nodes: int = 1, flat: bool = False) -> BedPlan:
     """The plan of bed `name`; `flat` lets pods of all its clusters reach each other without a gateway."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", name):
-        raise TestbedError(f"{name!r} cannot name a bed", "use at most 20 lower-case letters, digits and dashes")
+        raise TestbedError(
+            f"{name!r} cannot name a bed", "use at most 20 lower-case letters, digits and dashes"
+        )
     if not 1 <= clusters <= CLUSTERS:
         raise TestbedError(f"a bed has one to {CLUSTERS} clusters, not {clusters}")
     if not 1 <= nodes <= NODES:
@@ -122,7 +124,10 @@ def routes(bed: BedPlan, cluster: ClusterPlan, node: NodePlan) -> NodeRoutes:
     reachable = bed.clusters if bed.flat else (cluster,)
     return NodeRoutes(
         via=tuple(
-            (other.pod_cidr, other.address) for peer in reachable for other in peer.nodes if other.name != node.name
+            (other.pod_cidr, other.address)
+            for peer in reachable
+            for other in peer.nodes
+            if other.name != node.name
         ),
         unmasked=tuple(peer.pod_cidr for peer in reachable),
     )

@@ -25,7 +25,9 @@ class Client:
         self.server: str = cluster["server"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self._tls = ssl.create_default_context(cadata=authority)
-        with tempfile.NamedTemporaryFile() as pair:  # the standard library takes client certificates as files only
+        with (
+            tempfile.NamedTemporaryFile() as pair
+        ):  # the standard library takes client certificates as files only
             pair.write(base64.b64decode(user["client-certificate-data"]))
             pair.write(base64.b64decode(user["client-key-data"]))
             pair.flush()
@@ -48,14 +50,21 @@ class Client:
         return True
 
     def _request(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", parse: bool = True
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        parse: bool = True,
     ) -> Any:
         request = urllib.request.Request(self.server + path, body, {"Content-Type": kind}, method=method)
         try:
             with self._opener.open(request, timeout=10) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
-            raise TestbedError(f"{method} {path}: {error.code} {error.read()[:300].decode(errors='replace')}") from error
+            raise TestbedError(
+                f"{method} {path}: {error.code} {error.read()[:300].decode(errors='replace')}"
+            ) from error
         return json.loads(content) if parse else content.decode()
 
 

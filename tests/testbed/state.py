@@ -87,7 +87,9 @@ class BedState:
 
     def running(self) -> bool:
         nodes = self.plan.nodes
-        return len(self.processes) == len(nodes) and all(node.init.alive() for node in self.processes.values())
+        return len(self.processes) == len(nodes) and all(
+            node.init.alive() for node in self.processes.values()
+        )
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -23,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from meshwright.controller.worker import Operator
 
     logs.configure(options.log_level, as_json=options.log_format == "json")
+    instance = socket.gethostname()  # in a pod, its name
     operator = Operator(
-        namespace=options.namespace, instance=socket.gethostname(), port=options.port, version=__version__, started=started
+        namespace=options.namespace, instance=instance, port=options.port, version=__version__, started=started
     )
     try:
-        chassis.run(operator.queue.add, operator.work)
+        chassis.run(operator.queue.add, operator.work, instance=instance)
     except KeyboardInterrupt:
         return 130
     return 0

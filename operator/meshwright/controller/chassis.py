@@ -84,7 +84,7 @@ def configure_chassis(settings: kopf.OperatorSettings) -> None:
     settings.process.ultimate_exiting_timeout = 25
 
 
-def run(wake: Wake, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(wake: Wake, work: Callable[[], Coroutine[Any, Any, None]], *, instance: str) -> None:
     """Watch and work until a signal comes, or either of the two ends by itself (then with its error)."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
 
@@ -93,7 +93,8 @@ def run(wake: Wake, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         worker = asyncio.create_task(work(), name="worker")
         worker.add_done_callback(lambda _: stop.set())
         try:
-            await kopf.operator(registry=registry(wake), clusterwide=True, stop_flag=stop)
+            # With an identity of ours: kopf's own needs a user name, which a container's user need not have.
+            await kopf.operator(registry=registry(wake), clusterwide=True, stop_flag=stop, identity=instance)  # type: ignore[arg-type]
         finally:
             worker.cancel()
             (result,) = await asyncio.gather(worker, return_exceptions=True)

@@ -37,9 +37,9 @@ def injector_values(
 ) -> dict[str, Any]:
     """The key `values` of the injector's ConfigMap: JSON types only, in the layout that Istio's charts use.
 
-    Users' own templates rely on that layout; ours reads a part of it (`templates/injection/sidecar.tpl`) and takes
-    the rest from the mesh config. `cluster_name` must be istiod's `CLUSTER_ID`; an empty `network` is the mesh's only
-    one; `proxy_resources` of None means Istio's defaults, of `{}` neither requests nor limits.
+    Users' own templates rely on that layout; ours reads a part of it (`templates/injection/sidecar.tpl`) and
+    takes the rest from the mesh config. `cluster_name` must be istiod's `CLUSTER_ID`; an empty `network` is
+    the mesh's only one; `proxy_resources` of None means Istio's own, of `{}` neither requests nor limits.
     """
     resources = PROXY_RESOURCES if proxy_resources is None else proxy_resources
     return {

@@ -37,6 +37,8 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         Wave("crds", _crds(), waits_for=crds_established, patience=CRD_PATIENCE),
         Wave("namespace", component("namespace", "namespace/namespace.yaml.j2")),
         Wave("identity", component("istiod", "istiod/identity.yaml.j2")),
+        # A binding is refused while its role is missing: whoever binds must hold what the role holds.
+        Wave("bindings", component("istiod", "istiod/bindings.yaml.j2")),
         Wave(
             "configuration",
             component(

@@ -1,7 +1,10 @@
-"""What test workloads run: answers every request with one line of JSON that says who answers and what it was asked.
+"""What test workloads run: answers every request with a line of JSON that says who answers and what it was asked.
 
-Environment: PORT (8080), TCP_PORT (9000; a line in, the same line out), VERSION and CLUSTER (free words for the answer).
+Environment: PORT (8080), TCP_PORT (9000; a line in, the same line out), VERSION and CLUSTER (free words of the
+answer).
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -10,13 +13,17 @@ import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-WHO = {"pod": socket.gethostname(), "version": os.environ.get("VERSION", ""), "cluster": os.environ.get("CLUSTER", "")}
+WHO = {
+    "pod": socket.gethostname(),
+    "version": os.environ.get("VERSION", ""),
+    "cluster": os.environ.get("CLUSTER", ""),
+}
 
 
 class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -27,14 +34,14 @@ class Echo(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.encode())
 
-    do_POST = do_PUT = do_DELETE = do_GET
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - http.server finds them by these names
 
-    def log_message(self, *arguments):
+    def log_message(self, *_: object) -> None:
         pass
 
 
 class Line(socketserver.StreamRequestHandler):
-    def handle(self):
+    def handle(self) -> None:
         for line in self.rfile:
             self.wfile.write(line)
 
