@@ -7,19 +7,16 @@ the result, is.
 
 from __future__ import annotations
 
+import base64
 import copy
 import http.client
 import json
-import os
-import signal
 import socket
 import ssl
 import string
-import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshwright.mesh.injection import injector_values
+from testbed import programs
+from testbed.apiserver import ApiServer, api_server
+from testbed.processes import Child
+from testbed.rest import wait_until
 
 Json = dict[str, Any]
 
@@ -84,8 +85,8 @@ MOUNTS = {
 class Injector:
     """A running istiod, the API server behind it, and the ConfigMaps between them."""
 
-    def __init__(self, kubectl: Callable[..., str], port: int) -> None:
-        self.kubectl = kubectl
+    def __init__(self, api: ApiServer, port: int) -> None:
+        self._api = api
         # Its certificate comes from a CA of this minute; who serves it is known here.
         context = ssl._create_unverified_context()  # noqa: S323, SLF001
         self._connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
@@ -125,9 +126,10 @@ class Injector:
 
     def take(self, pod: Json) -> Json:
         """`pod` as the API server would store it."""
-        stored: Json = json.loads(
-            self.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", input=pod)
+        answer = self._api.kubectl(
+            "create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod)
         )
+        stored: Json = json.loads(answer)
         return stored
 
     def load(self, values: Json) -> None:
@@ -135,13 +137,13 @@ class Injector:
         self._generation += 1
         values = copy.deepcopy(values)
         values["global"]["meshID"] = mesh_id = f"{values['global']['meshID']}-{self._generation}"
-        self.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-", input=injector_config_map(values)
-        )
-        deadline = time.monotonic() + 20
-        while environment(proxy(self.inject(pod_of())))["ISTIO_META_MESH_ID"] != mesh_id:
-            assert time.monotonic() < deadline, "istiod does not take up new values"
-            time.sleep(0.02)
+        config_map = json.dumps(injector_config_map(values))
+        self._api.kubectl("apply", "--server-side", "-f", "-", stdin=config_map)
+
+        def loaded() -> bool:
+            return environment(proxy(self.inject(pod_of())))["ISTIO_META_MESH_ID"] == mesh_id
+
+        wait_until(loaded, "new values", seconds=20, pause=0.02)
 
     @contextmanager
     def values(self, change: Callable[[Json], object] = lambda _: None, **arguments: Any) -> Iterator[None]:
@@ -180,22 +182,44 @@ def node(name: str, kubelet: str) -> Json:
 
 @pytest.fixture(scope="module")
 def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
-    kubeconfig = Path("/tmp/inj/run/kubeconfig")
-    program = Path("/tmp/prog/pilot-discovery")
+    folder = tmp_path_factory.mktemp("istiod")
+    http_port, https_port, *others = free_ports(6)
+    with api_server() as api:
+        prepare(api)
+        istiod = Child(
+            # Out of the checkout, because istiod prefers files of its working directory to ConfigMaps.
+            ("env", f"--chdir={folder}", "--unset=KUBERNETES_SERVICE_HOST",
+             str(programs.build(programs.pilot_discovery())), "discovery",
+             f"--kubeconfig={api.kubeconfig}",
+             f"--httpAddr=127.0.0.1:{http_port}",
+             f"--httpsAddr=127.0.0.1:{https_port}",
+             f"--grpcAddr=127.0.0.1:{others[0]}",
+             f"--secureGRPCAddr=127.0.0.1:{others[1]}",
+             f"--monitoringAddr=127.0.0.1:{others[2]}",
+             f"--ctrlz_port={others[3]}"),
+            folder / "log",
+            {
+                "REVISION": "default",
+                "POD_NAME": "istiod-0",
+                "POD_NAMESPACE": NAMESPACE,
+                "CLUSTER_ID": VALUES["cluster_name"],
+                "ENABLE_NATIVE_SIDECARS": "auto",
+            },
+        )  # fmt: skip
+        istiod.start()
+        try:
+            await_ready(istiod, f"http://127.0.0.1:{http_port}/ready")
+            injector = Injector(api, https_port)
+            yield injector
+            injector.close()
+        finally:
+            istiod.kill()
 
-    def kubectl(*arguments: str, input: Json | None = None) -> str:  # noqa: A002
-        done = subprocess.run(
-            ["/tmp/inj/bin/kubectl", "--kubeconfig", str(kubeconfig), *arguments],
-            input=json.dumps(input) if input else None,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    objects: list[Json] = [
+def prepare(api: ApiServer) -> None:
+    """What istiod reads at its start, and what the API server wants of a pod: a service account."""
+    mesh = {"mesh": json.dumps(MESH), "meshNetworks": "networks: {}"}
+    items: list[Json] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         {
             "apiVersion": "v1",
@@ -206,7 +230,7 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "istio", "namespace": NAMESPACE},
-            "data": {"mesh": json.dumps(MESH), "meshNetworks": "networks: {}"},
+            "data": mesh,
         },
         injector_config_map(injector_values(**VALUES)),
         # One node too old for native sidecars switches them off, except for pods bound to the other one.
@@ -214,62 +238,23 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
         node("new", "v1.34.0"),
     ]
     # Unvalidated, because a real node's nodeInfo has nine more fields.
-    everything = {"apiVersion": "v1", "kind": "List", "items": objects}
-    kubectl("apply", "--server-side", "--force-conflicts", "--validate=false", "-f", "-", input=everything)
-
-    folder = tmp_path_factory.mktemp("istiod")
-    http_port, https_port, *others = free_ports(6)
-    flags = {
-        "httpAddr": f"127.0.0.1:{http_port}",
-        "httpsAddr": f"127.0.0.1:{https_port}",
-        "grpcAddr": f"127.0.0.1:{others[0]}",
-        "secureGRPCAddr": f"127.0.0.1:{others[1]}",
-        "monitoringAddr": f"127.0.0.1:{others[2]}",
-        "ctrlz_port": str(others[3]),
-        "kubeconfig": str(kubeconfig),
-    }
-    environ = {
-        "PATH": os.environ["PATH"],
-        "REVISION": "default",
-        "POD_NAME": "istiod-0",
-        "POD_NAMESPACE": NAMESPACE,
-        "CLUSTER_ID": "east",
-        "ENABLE_NATIVE_SIDECARS": "auto",
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "discovery", *(f"--{name}={value}" for name, value in flags.items())],
-            cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        try:
-            await_ready(f"http://127.0.0.1:{http_port}/ready", process, folder / "log")
-            injector = Injector(kubectl, https_port)
-            yield injector
-            injector.close()
-        finally:
-            process.send_signal(
-                signal.SIGKILL
-            )  # it would take its shutdown grace otherwise, with nothing to save
-            process.wait(10)
+    everything = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    api.kubectl("apply", "--server-side", "--validate=false", "-f", "-", stdin=everything)
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [server.getsockname()[1] for server in sockets]
-    for server in sockets:
-        server.close()
-    return ports
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(entry.getsockname()[1]) for entry in sockets]
 
 
-def await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310
-                return
-        except OSError:
-            time.sleep(0.05)
-    pytest.fail("istiod is not ready:\n" + "\n".join(log.read_text().splitlines()[-20:]))
+def await_ready(istiod: Child, url: str) -> None:
+    def ready() -> bool:
+        istiod.check()
+        with urllib.request.urlopen(url, timeout=1):  # noqa: S310
+            return True
+
+    wait_until(ready, "istiod's readiness", seconds=60, pause=0.05)
 
 
 # -- reading and writing pods
@@ -278,7 +263,7 @@ def await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 def patched(document: Json, response: Json) -> Json:
     """RFC 6902, as far as istiod uses it: add, replace and remove."""
     result = copy.deepcopy(document)
-    for operation in json.loads(__import__("base64").b64decode(response["patch"])):
+    for operation in json.loads(base64.b64decode(response["patch"])):
         steps = [step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:]]
         parent: Any = result
         for step in steps[:-1]:
@@ -719,6 +704,30 @@ def test_values_change_the_proxy(injector: Injector) -> None:
         assert each["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
+def test_values_that_look_like_numbers_stay_text(injector: Injector) -> None:
+    arguments: Json = {
+        "cluster_name": "1",
+        "network": "2e3",
+        "ca_address": "3",
+        "image_pull_policy": "4",
+        "image_pull_secrets": ["5"],
+    }
+    with injector.values(
+        lambda proxy: proxy.update(excludeIPRanges="", includeOutboundPorts="6"), **arguments
+    ):
+        pod = injector.inject(pod_of())
+    env = environment(proxy(pod))
+    found = (
+        env["ISTIO_META_CLUSTER_ID"],
+        env["ISTIO_META_NETWORK"],
+        env["CA_ADDR"],
+        proxy(pod)["imagePullPolicy"],
+    )
+    assert found == ("1", "2e3", "3", "4")
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "5"}]
+    assert option(container(pod, "istio-init"), "-q") == "6"
+
+
 # -- what a pod may ask for
 
 
@@ -737,7 +746,9 @@ def test_values_change_the_proxy(injector: Injector) -> None:
         ("traffic.sidecar.istio.io/includeInboundPorts", "", "-b", ""),
         ("traffic.sidecar.istio.io/excludeInboundPorts", "9000", "-d", "9000,15020,15090,15021"),
         ("traffic.sidecar.istio.io/excludeInboundPorts", "15090", "-d", "15090,15020,15021"),
+        ("traffic.sidecar.istio.io/includeOutboundPorts", "5432", "-q", "5432"),
         ("traffic.sidecar.istio.io/includeOutboundPorts", "5432,6379", "-q", "5432,6379"),
+        ("traffic.sidecar.istio.io/includeOutboundPorts", "*", "-q", "*"),
         ("traffic.sidecar.istio.io/excludeOutboundPorts", "3306", "-o", "3306"),
         ("traffic.sidecar.istio.io/kubevirtInterfaces", "net1", "-k", "net1"),
         ("istio.io/reroute-virtual-interfaces", "net1,net2", "-k", "net1,net2"),
@@ -939,16 +950,12 @@ def labelled(name: str) -> Callable[[str], Json]:
     return lambda text: pod_of(labels={name: text})
 
 
-def in_metadata(field: str) -> Callable[[str], Json]:
+def owned(field: str) -> Callable[[str], Json]:
     def place(text: str) -> Json:
-        pod = pod_of()
         owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "1", "controller": True}
-        if field in owner:
-            pod["metadata"]["ownerReferences"] = [{**owner, field: text}]
-        else:
-            del pod["metadata"]["ownerReferences"], pod["metadata"]["generateName"]
-            pod["metadata"][field] = text
-        del pod["metadata"]["labels"]["app"]
+        pod = pod_of()
+        pod["metadata"]["ownerReferences"] = [{**owner, field: text}]
+        del pod["metadata"]["labels"]["app"]  # so that the canonical name follows the owner's
         return pod
 
     return place
@@ -1017,7 +1024,7 @@ PLACES: dict[str, tuple[Callable[[str], Json], str]] = {
         ),
         "benign",
     ),
-    **{f"metadata {field}": (in_metadata(field), "benign") for field in ("name", "kind", "apiVersion")},
+    **{f"owner's {field}": (owned(field), "benign") for field in ("name", "kind", "apiVersion")},
     "proxy config's metadata value": (
         annotated("proxy.istio.io/config", lambda text: json.dumps({"proxyMetadata": {"KEY": text}})),
         "benign",

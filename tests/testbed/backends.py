@@ -82,12 +82,13 @@ def choose(
     nodes: int = 1,
     istio_version: str | None = None,
     metrics_server: bool = False,
+    owned: bool = True,
 ) -> Backend:
-    """The back end that `MESHWRIGHT_E2E_BACKEND` names, not started yet."""
+    """The back end that `MESHWRIGHT_E2E_BACKEND` names, not started yet. `owned`: see LocalBackend."""
     chosen = os.environ.get(VARIABLE, "local")
     if chosen == "local":
         istio = IstioImages(istio_version) if istio_version else IstioImages()
-        return LocalBackend(name, clusters=clusters, nodes=nodes, istio=istio, metrics_server=metrics_server)
+        return LocalBackend(name, clusters=clusters, nodes=nodes, istio=istio, metrics_server=metrics_server, owned=owned)
     if chosen == "kind":
         return KindBackend(name, clusters=clusters, nodes=nodes)
     if chosen == "kubeconfig":
@@ -96,7 +97,10 @@ def choose(
 
 
 class LocalBackend:
-    """Beds of this package, with the upstream Envoy as data plane. Owned: they end with the test process."""
+    """Beds of this package, with the upstream Envoy as data plane.
+
+    Owned, they end with the test process; otherwise they stay until `down`, and `up` finds one that is there.
+    """
 
     def __init__(
         self,
@@ -107,8 +111,9 @@ class LocalBackend:
         flat: bool = False,
         istio: IstioImages = IstioImages(),
         metrics_server: bool = False,
+        owned: bool = True,
     ) -> None:
-        self._name = name
+        self._name, self._owned = name, owned
         self._clusters, self._nodes, self._flat = clusters, nodes, flat
         self._istio, self._metrics_server = istio, metrics_server
         self._bed: cluster.Bed | None = None
@@ -133,6 +138,9 @@ class LocalBackend:
         return patch
 
     def up(self) -> None:
+        if not self._owned and cluster.is_running(self._name):
+            self._bed = cluster.find(self._name)
+            return
         self._bed = cluster.up(
             self._name,
             clusters=self._clusters,
@@ -140,7 +148,7 @@ class LocalBackend:
             flat=self._flat,
             istio=self._istio,
             metrics_server=self._metrics_server,
-            owned=True,
+            owned=self._owned,
         )
 
     def down(self) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import cgroups, images, network, node, pki, prerequisites, programs
+from . import cgroups, images, network, node, pki, prerequisites, programs, seed
 from .config import NODE_FOLDERS, NODE_SCRATCH
 from .console import TestbedError, run, say, step
 from .images import IstioImages
@@ -137,17 +137,16 @@ def up(
     """
     prerequisites.check()
     kubernetes = programs.kubernetes_programs()
-    archives = [images.cluster_archive(istio)]
-    if metrics_server:
-        archives.append(images.metrics_server_archive())
+    root = seed.seed(images.cluster_archive(istio))
+    metrics_archive = images.metrics_server_archive() if metrics_server else None
     sweep()
     state = _claim(name, clusters=clusters, nodes=nodes, flat=flat)
     try:
         with step(f"bed {name}: {clusters} cluster(s) of {nodes} node(s)"):
-            bed = _start(state, kubernetes, archives)
-            if metrics_server:
-                for cluster in bed.clusters:
-                    cluster.apply((_MANIFESTS / "metrics-server.yaml").read_text())
+            bed = _start(state, kubernetes, root)
+            for cluster in bed.clusters if metrics_archive else ():
+                cluster.load_image(metrics_archive)
+                cluster.apply((_MANIFESTS / "metrics-server.yaml").read_text())
             if not owned:
                 for running in _lifelines.pop(name):
                     running.detach()
@@ -204,6 +203,11 @@ def find(name: str) -> Bed:
     return _bed(_running(name).plan)
 
 
+def is_running(name: str) -> bool:
+    state = BedState.load(name)
+    return state is not None and state.running()
+
+
 def sweep() -> None:
     """Removes the beds whose owner is gone."""
     with registry_lock():
@@ -239,7 +243,7 @@ def _claim(name: str, *, clusters: int, nodes: int, flat: bool) -> BedState:
         return state
 
 
-def _start(state: BedState, kubernetes: Path, archives: Sequence[Path]) -> Bed:
+def _start(state: BedState, kubernetes: Path, root: Path) -> Bed:
     plan = state.plan
     bed = _bed(plan)
     network.create_bridge(plan)
@@ -248,21 +252,15 @@ def _start(state: BedState, kubernetes: Path, archives: Sequence[Path]) -> Bed:
         _issue(cluster)
         for entry in cluster.plan.nodes:
             folder = state.folder / entry.name
+            folder.mkdir()
+            seed.plant(root, folder / "containerd")
             running = node.start(plan, cluster.plan, entry, folder, cluster.folder / "pki", kubernetes)
             started.append(running)
             state.processes[entry.name] = running.processes
             state.save()
     _write_kubeconfig(bed)
-    # Images are unpacked while the control plane starts.
-    loads = [partial(_load, running, archives) for running in started]
-    _in_parallel(loads + [partial(_make_ready, cluster) for cluster in bed.clusters])
+    _in_parallel([partial(_make_ready, cluster) for cluster in bed.clusters])
     return bed
-
-
-def _load(running: node.RunningNode, archives: Sequence[Path]) -> None:
-    with step(f"{running.plan.name}: images"):
-        for archive in archives:
-            node.load_image(running.processes.init, archive)
 
 
 def _make_ready(cluster: Cluster) -> None:

@@ -1,0 +1,77 @@
+# `make help` says what there is. CI runs the same targets.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTBED := PYTHONPATH=tests $(BIN)/python -m testbed
+ONLY ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo down test check format lint types layers unit test-api e2e bench generate wheelhouse image lock clean venv prereqs
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: wheelhouse ## a mesh on a local cluster, step by step (or on KUBECONFIG=, with MESHWRIGHT_E2E_BACKEND=kubeconfig)
+	@PYTHONPATH=tests $(BIN)/python -m demo
+
+down: venv ## remove what `make demo` left running
+	@$(TESTBED) down --name demo
+
+test: check test-api e2e ## everything: check, then API-level and end-to-end tests (Linux, root)
+
+check: venv format lint types layers unit ## no cluster: format, lint, types, import layers, generated files, unit and property tests
+
+format: venv
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format"; exit 1; }
+
+lint: venv
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/python scripts/generate.py --check
+
+types: venv
+	@$(BIN)/mypy --no-error-summary
+
+layers: venv
+	@$(BIN)/lint-imports --no-logo >/tmp/meshwright-layers.$$$$ 2>&1 || { cat /tmp/meshwright-layers.$$$$; rm -f /tmp/meshwright-layers.$$$$; exit 1; }; rm -f /tmp/meshwright-layers.$$$$
+
+unit: venv
+	@timeout --kill-after=10 180 $(BIN)/pytest -q tests/unit tests/property
+
+test-api: venv prereqs ## against a real kube-apiserver and etcd
+	@$(TESTBED) build
+	@timeout --kill-after=30 600 $(BIN)/pytest -q tests/api
+
+e2e: venv prereqs wheelhouse ## against a real cluster, istiod, Envoy and traffic
+	@$(TESTBED) build
+	@timeout --kill-after=60 1500 $(BIN)/pytest -v tests/e2e
+
+bench: venv prereqs wheelhouse ## performance, beside what a user would pick instead (make bench ONLY=NAME for one)
+	@$(TESTBED) build
+	@PYTHONPATH=tests:. $(BIN)/python -m bench $(ONLY)
+
+generate: venv ## write crds/ and docs/reference/ from the code
+	@$(BIN)/python scripts/generate.py
+
+wheelhouse: venv ## the wheels that the image is made of, in dist/wheels
+	@$(BIN)/python scripts/wheelhouse.py
+
+image: wheelhouse ## the operator's image, with Docker
+	docker build --tag ghcr.io/meshwright/meshwright:$$($(BIN)/python -c 'import meshwright; print(meshwright.__version__)') .
+
+lock: venv ## resolve the dependencies anew into requirements/ (needs uv)
+	uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 pyproject.toml --output-file requirements/runtime.txt
+	uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 pyproject.toml --group dev --output-file requirements/dev.txt
+
+clean: ## remove what was built in this checkout
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis operator/meshwright/istio_api/crds.json
+
+prereqs: venv
+	@$(TESTBED) prereqs
+
+venv: $(VENV)/.ready
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml hatch_build.py istio-api/go.sum
+	@PYTHON=$(PYTHON) scripts/venv $(VENV)
+	@touch $@
