@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -259,15 +259,16 @@ def _start(state: BedState, kubernetes: Path, root: Path) -> Bed:
             state.processes[entry.name] = running.processes
             state.save()
     _write_kubeconfig(bed)
-    _in_parallel([partial(_make_ready, cluster) for cluster in bed.clusters])
+    # A removal in between, as after Ctrl-C, ends the nodes and with them the waiting.
+    _in_parallel([partial(_make_ready, cluster, state.running) for cluster in bed.clusters])
     return bed
 
 
-def _make_ready(cluster: Cluster) -> None:
+def _make_ready(cluster: Cluster, alive: Callable[[], bool]) -> None:
     """Waits for the API server, brings DNS up, and waits for every node and DNS."""
     client = cluster.client()
     with step(f"{cluster.name}: API server"):
-        wait_until(client.ready, "a ready API server", seconds=90, pause=0.1)
+        wait_until(client.ready, "a ready API server", seconds=90, pause=0.1, alive=alive)
     cluster.apply((_MANIFESTS / "coredns.yaml").read_text())
 
     def nodes_ready() -> bool:
@@ -280,9 +281,9 @@ def _make_ready(cluster: Cluster) -> None:
         return _condition(client.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns"), "Available")
 
     with step(f"{cluster.name}: nodes"):
-        wait_until(nodes_ready, f"readiness of the nodes of {cluster.name}", seconds=90)
+        wait_until(nodes_ready, f"readiness of the nodes of {cluster.name}", seconds=90, alive=alive)
     with step(f"{cluster.name}: DNS"):
-        wait_until(dns_ready, f"DNS in {cluster.name}", seconds=120)
+        wait_until(dns_ready, f"DNS in {cluster.name}", seconds=120, alive=alive)
 
 
 def _issue(cluster: Cluster) -> None:

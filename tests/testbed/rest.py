@@ -44,35 +44,49 @@ class Client:
 
     def ready(self) -> bool:
         try:
-            self._request("GET", "/readyz", parse=False)
+            self._send("GET", "/readyz", seconds=2)
         except (OSError, TestbedError):
             return False
         return True
 
     def _request(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> Any:
+        return json.loads(self._send(method, path, body, kind))
+
+    def _send(
         self,
         method: str,
         path: str,
         body: bytes | None = None,
         kind: str = "application/json",
-        parse: bool = True,
-    ) -> Any:
-        request = urllib.request.Request(self.server + path, body, {"Content-Type": kind}, method=method)
+        *,
+        seconds: float = 10,
+    ) -> bytes:
+        request = urllib.request.Request(self.server + path, body, {"Content-Type": kind}, method=method)  # noqa: S310
         try:
-            with self._opener.open(request, timeout=10) as answer:
-                content = answer.read()
+            with self._opener.open(request, timeout=seconds) as answer:
+                content: bytes = answer.read()
         except urllib.error.HTTPError as error:
-            raise TestbedError(
-                f"{method} {path}: {error.code} {error.read()[:300].decode(errors='replace')}"
-            ) from error
-        return json.loads(content) if parse else content.decode()
+            said = error.read()[:300].decode(errors="replace")
+            raise TestbedError(f"{method} {path}: {error.code} {said}") from error
+        return content
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float, pause: float = 0.25) -> None:
-    """Asks until the condition holds; an answer that fails counts as not yet."""
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    *,
+    seconds: float,
+    pause: float = 0.25,
+    alive: Callable[[], bool] = lambda: True,
+) -> None:
+    """Asks until the condition holds; an answer that fails counts as not yet. Gives up on what is not alive."""
     deadline = time.monotonic() + seconds
     last = ""
     while time.monotonic() < deadline:
+        if not alive():
+            raise TestbedError(f"{what} will not happen: the node ended")
         try:
             if condition():
                 return

@@ -287,11 +287,11 @@ class MeshInstall(BaseModel):
         if manifest.get("apiVersion") != API_VERSION or manifest.get("kind") != KIND:
             found = f"{manifest.get('apiVersion', '?')} {manifest.get('kind', '?')}"
             raise InvalidSpec(f"not a {API_VERSION} {KIND} but {found}: correct apiVersion and kind")
-        metadata = manifest.get("metadata") or {}
-        if not isinstance(metadata.get("name"), str):
+        metadata = manifest.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise InvalidSpec("metadata.name is missing: give the mesh a name")
         try:
-            spec = MeshSpec.model_validate(manifest.get("spec") or {})
+            spec = MeshSpec.model_validate(manifest.get("spec") or {}, by_name=False)  # the wire has one spelling
         except ValidationError as error:
             raise InvalidSpec(f"{KIND} {metadata['name']}: {describe(error)}") from None
         return cls(

@@ -17,7 +17,9 @@ from meshwright.api.errors import MeshwrightError
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a reader that is gone is no error
+        return code
     except MeshwrightError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

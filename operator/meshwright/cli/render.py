@@ -33,13 +33,16 @@ def meshes(file: str) -> Iterator[MeshInstall]:
     """The MeshInstalls in a file. Raises InvalidSpec."""
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        documents = [each for each in yaml.safe_load_all(text) if each is not None]
+        # By way of JSON, like kubectl: what is no JSON (a date, a number as a key) becomes text, shared parts copies.
+        documents = [json.loads(json.dumps(each, default=str)) for each in yaml.safe_load_all(text) if each is not None]
     except OSError as error:
         raise InvalidSpec(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InvalidSpec(f"{file} is not text") from None
     except yaml.YAMLError as error:
         raise InvalidSpec(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidSpec(f"{file} has no form as JSON: {error}") from None
     if not documents:
         raise InvalidSpec(f"{file} holds no {KIND}")
     for document in documents:

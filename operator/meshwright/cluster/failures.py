@@ -17,7 +17,7 @@ from meshwright.api.errors import (
     Unreachable,
 )
 
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 400, 401, 403, 404, 409
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 400, 401, 403, 404, 409, 410
 UNSUPPORTED, INVALID, TOO_MANY, SERVER_ERROR = 415, 422, 429, 500
 
 
@@ -27,13 +27,13 @@ def classify(status: int, body: bytes, headers: Mapping[str, str], *, what: str)
     says = str(answer.get("message") or body[:300].decode(errors="replace") or f"HTTP {status}")
     if status == FORBIDDEN and _has_cause(answer, "NamespaceTerminating"):
         return NamespaceTerminating(f"{what}: {says}")
-    if status == FORBIDDEN and "is forbidden: User" in says:
+    if status == FORBIDDEN and ("is forbidden: User" in says or "attempting to grant RBAC permissions" in says):
         return Forbidden(f"{says}: apply the operator's manifests again, or grant this verb to its service account")
     if status == UNAUTHORIZED:
         return Unreachable(f"{what}: the API server does not accept the operator's credentials ({says})")
     if status == NOT_FOUND:
         return NotFound(f"{what}: {says}")
-    if status == CONFLICT:
+    if status in (CONFLICT, GONE):  # gone: a list's continue token, or the version that a read began with
         return Conflict(f"{what}: {says}")
     if status == TOO_MANY:
         wait = headers.get("Retry-After", "")

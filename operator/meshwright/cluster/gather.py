@@ -48,7 +48,7 @@ async def gather_cluster(client: Client, spec: MeshSpec, *, name: str) -> Cluste
         name=name,
         kubernetes=version,
         namespace_exists=namespace is not None,
-        namespace_terminating=bool(namespace) and "deletionTimestamp" in namespace["metadata"],
+        namespace_terminating=namespace is not None and "deletionTimestamp" in namespace["metadata"],
         istiods=tuple(_istiod(each) for each in istiods),
         injectors=tuple(_injector(each) for each in injectors),
         troubles=tuple(trouble for pod in pods for trouble in _troubles(pod)),

@@ -13,7 +13,7 @@ class Metrics:
     def __init__(self, *, version: str) -> None:
         self.registry = CollectorRegistry()
         self.reconciles = Counter(
-            f"{PREFIX}_reconcile_total", "Reconciles by result (ok, waiting, blocked, error).", ["result"],
+            f"{PREFIX}_reconcile_total", "Reconciles by result (ok, error).", ["result"],
             registry=self.registry,
         )  # fmt: skip
         self.reconcile_seconds = Histogram(

@@ -55,7 +55,7 @@ class Queue:
         """Work on `key` after its backoff, which doubles with each failure in a row. Returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay: float = max(at_least, min(MAX_BACKOFF, FIRST_BACKOFF * 2**failures))
+        delay: float = max(at_least, min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 16)))
         self.add_after(key, delay)
         return delay
 

@@ -123,6 +123,8 @@ class Reconciler:
             await remove(self._client, mesh=name)
         except MeshwrightError as error:
             log.warning("mesh cannot be removed yet", mesh=name, error=str(error))
+            finding = Finding("Deleting", f"what the mesh made is still to be removed: {error}")
+            await self._report(Attempt(mesh=_readable(manifest), finding=finding))
             return _again_after(error)
         # The resourceVersion makes this fail when somebody else's finalizer came or went in between.
         patch = {

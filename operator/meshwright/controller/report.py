@@ -28,6 +28,7 @@ from meshwright.mesh.observed import Cluster
 from meshwright.mesh.trust import Trust
 
 NAMED_PLAN = 20
+NOTE_LIMIT = 1024  # bytes, not characters: the API server refuses a longer one
 MESSAGE_LIMIT = 4096  # a condition may hold 32768; what people read in one line is far less
 
 
@@ -147,6 +148,6 @@ def event(mesh: MeshInstall, condition: Condition, *, now: dt.datetime, reporter
         "action": "Reconcile",
         "reason": condition.reason,
         "type": "Warning" if REASONS[condition.reason].stalled else "Normal",
-        "note": condition.message[:1024],
+        "note": condition.message.encode()[:NOTE_LIMIT].decode(errors="ignore"),
         "regarding": {"apiVersion": API_VERSION, "kind": KIND, "name": mesh.name, "uid": mesh.uid},
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
@@ -64,7 +64,7 @@ class Authority:
             raise TrustError(f"{where}: the certificate is not PEM") from None
         try:
             private = serialization.load_pem_private_key(key, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise TrustError(f"{where}: the key is not an unencrypted PEM key") from None
         if not isinstance(private, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
             raise TrustError(f"{where}: the key is neither ECDSA nor RSA, the kinds that istiod supports")

@@ -69,9 +69,10 @@ async def ensure_trust(
 async def _ensure(
     intent: TrustIntent, store: SecretStore, operator_namespace: str, now: dt.datetime, *, write: bool
 ) -> Trust | None:
-    root_secret = await store.read(operator_namespace, intent.root_secret)
+    # Read both before making either: a new root beside an old intermediate would cut the mesh in two. The root is
+    # made first, so it is read last: one that another operator makes in between never looks as if it were gone.
     signing_secret = await store.read(intent.namespace, intent.signing_secret)
-    # Read both before making either: a new root beside an old intermediate would cut the mesh in two.
+    root_secret = await store.read(operator_namespace, intent.root_secret)
     if root_secret is None and signing_secret is not None:
         _check_ours(signing_secret, intent, SIGNING_FILES)
         raise TrustError(

@@ -27,7 +27,8 @@ def supported_version(observed: Observed) -> Finding | None:
 
 
 def consistent_resources(observed: Observed) -> Finding | None:
-    found = sizing.contradictions(observed.mesh.spec.control_plane.resources)
+    plane = observed.mesh.spec.control_plane
+    found = sizing.contradictions(plane.size, plane.resources)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
 
 

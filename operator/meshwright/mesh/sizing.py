@@ -62,11 +62,12 @@ def size_of(size: Size, override: Resources) -> Sizing:
     return Sizing(row.replicas, requests, limits)
 
 
-def contradictions(override: Resources) -> list[str]:
-    """Fields in which a request exceeds the limit that is set beside it, or is no quantity at all."""
+def contradictions(size: Size, override: Resources) -> list[str]:
+    """Fields in which a request exceeds its limit (the size's where none is set), or that are no quantity at all."""
     found = []
     for name in ResourceList.model_fields:
         request, limit = getattr(override.requests, name), getattr(override.limits, name)
+        bound = getattr(ROWS[size], name) if limit is None else limit
         try:
             values = [quantity.parse(value) for value in (request, limit) if value is not None]
         except ValueError as error:
@@ -74,9 +75,9 @@ def contradictions(override: Resources) -> list[str]:
             continue
         if any(value == 0 for value in values):
             found.append(f"spec.controlPlane.resources: {name} is 0: leave it out to take the size's own")
-        elif len(values) == 2 and values[0] > values[1]:  # noqa: PLR2004
+        elif request is not None and values[0] > quantity.parse(bound):
             found.append(
-                f"spec.controlPlane.resources.requests.{name} ({request}) is more than limits.{name} ({limit}):"
+                f"spec.controlPlane.resources.requests.{name} ({request}) is more than limits.{name} ({bound}):"
                 " lower the request or raise the limit"
             )
     return found

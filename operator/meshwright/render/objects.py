@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -46,7 +47,8 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
                 "istiod/configuration.yaml.j2",
                 mesh_config=templates.as_yaml(plane.mesh_config),
                 injector_config=templates.as_yaml(_injector_config()),
-                injector_values=templates.as_yaml(plane.injector_values),
+                # As JSON: istiod would take YAML too, but `istioctl analyze` reads JSON only.
+                injector_values=json.dumps(plane.injector_values, indent=2, sort_keys=True),
             ),
         ),
         Wave("control plane", component("istiod", "istiod/controlplane.yaml.j2"), waits_for=deployments_available),

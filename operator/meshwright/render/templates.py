@@ -18,7 +18,13 @@ from meshwright.mesh.objects import Manifest
 # JSON is YAML but for characters that YAML calls unprintable or takes for line breaks.
 NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1, but for numbers such as 1e+20: JSON and YAML 1.2 write them without a dot."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^-?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+$"), list("-0123456789")
+)
 
 
 def as_json(value: Any) -> str:

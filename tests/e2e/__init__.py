@@ -1,0 +1,1 @@
+"""End to end: real cluster, real istiod, real Envoy, real traffic."""

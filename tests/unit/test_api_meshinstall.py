@@ -1,0 +1,129 @@
+"""A MeshInstall is read from a manifest; what is wrong with it is said by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshes import manifest
+from meshwright.api.errors import InvalidSpec
+from meshwright.api.meshinstall import API_VERSION, MTLS, MeshInstall, MeshStatus, Mode, Size, parse_status
+
+Json = dict[str, Any]
+
+
+def test_a_version_is_enough() -> None:
+    mesh = MeshInstall.parse(manifest())
+    assert mesh.name == "demo"
+    assert (mesh.spec.mtls, mesh.spec.mode, mesh.spec.control_plane.size) == (MTLS.PERMISSIVE, Mode.APPLY, Size.SMALL)
+    assert mesh.spec.mesh_id is None
+    assert mesh.status == MeshStatus()
+    assert not mesh.deleting
+
+
+def test_metadata_that_a_reconcile_needs_is_kept() -> None:
+    document = manifest()
+    document["metadata"] |= {
+        "uid": "u", "generation": 7, "finalizers": ["a", "b"], "deletionTimestamp": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    mesh = MeshInstall.parse(document)
+    assert (mesh.uid, mesh.generation, mesh.finalizers, mesh.deleting) == ("u", 7, ("a", "b"), True)
+
+
+def test_what_was_read_cannot_be_changed() -> None:
+    mesh = MeshInstall.parse(manifest())
+    with pytest.raises(ValueError, match="frozen"):
+        mesh.spec.trust_domain = "other"
+
+
+WRONG_FIELDS: list[tuple[Json, str]] = [
+    # fields of spec, and the beginning of what is said
+    ({"version": None}, "spec.version: Input should be a valid string"),
+    ({"version": "1.31"}, "spec.version: String should match pattern"),
+    ({"version": "v1.31.4"}, "spec.version: String should match pattern"),
+    ({"version": "1.31.4\n"}, "spec.version: String should match pattern"),
+    ({"version": "1.31.4-beta.0"}, "spec.version: String should match pattern"),
+    ({"mtls": "strict"}, "spec.mtls: Input should be 'Permissive' or 'Strict'"),
+    ({"mode": "Go"}, "spec.mode: Input should be 'Apply', 'Plan' or 'Paused'"),
+    ({"revison": "a"}, "spec.revison: no such field"),
+    ({"control_plane": {}}, "spec.control_plane: no such field"),
+    ({"mesh_id": "a"}, "spec.mesh_id: no such field"),
+    ({"namespace": ""}, "spec.namespace: String should have at least 1 character"),
+    ({"namespace": "Mesh"}, "spec.namespace: String should match pattern"),
+    ({"namespace": "a.b"}, "spec.namespace: String should match pattern"),
+    ({"revision": "1-31-"}, "spec.revision: String should match pattern"),
+    ({"revision": "r" * 57}, "spec.revision: String should have at most 56 characters"),
+    ({"clusterName": "a/b"}, "spec.clusterName: String should match pattern"),
+    ({"meshID": "a..b"}, "spec.meshID: String should match pattern"),
+    ({"meshID": "m" * 64}, "spec.meshID: String should have at most 63 characters"),
+    ({"trustDomain": "spiffe://a"}, "spec.trustDomain: String should match pattern"),
+    ({"meshConfig": []}, "spec.meshConfig: Input should be a valid dictionary"),
+    ({"controlPlane": {"size": "Huge"}}, "spec.controlPlane.size: Input should be 'Small', 'Medium' or 'Large'"),
+    ({"controlPlane": {"image": {"hub": "a b"}}}, "spec.controlPlane.image.hub: String should match pattern"),
+    ({"controlPlane": {"image": {"tag": ".x"}}}, "spec.controlPlane.image.tag: String should match pattern"),
+    ({"controlPlane": {"image": {"pullPolicy": "never"}}}, "spec.controlPlane.image.pullPolicy: String should match"),
+    ({"controlPlane": {"env": {"A": 1}}}, "spec.controlPlane.env.A: Input should be a valid string"),
+    ({"controlPlane": {"env": {"A": "x" * 4097}}}, "spec.controlPlane.env.A: String should have at most 4096"),
+    ({"controlPlane": {"env": {f"A{i}": "" for i in range(65)}}}, "spec.controlPlane.env: Dictionary should have at"),
+    ({"controlPlane": {"resources": {"limits": {"gpu": 1}}}}, "spec.controlPlane.resources.limits.gpu: no such"),
+]
+
+
+@pytest.mark.parametrize(("spec", "says"), WRONG_FIELDS, ids=[says for _, says in WRONG_FIELDS])
+def test_an_error_names_the_mesh_the_field_and_what_it_should_be(spec: Json, says: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        MeshInstall.parse(manifest(**spec))
+    assert str(caught.value).startswith(f"MeshInstall demo: {says}")
+    assert "\n" not in str(caught.value).replace("\\n", "")
+    assert "pydantic" not in str(caught.value)
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        MeshInstall.parse(manifest(mtls="no", mode="no", nonsense=1))
+    assert all(field in str(caught.value) for field in ("spec.mtls", "spec.mode", "spec.nonsense"))
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({}, f"not a {API_VERSION} MeshInstall but ? ?: correct apiVersion and kind"),
+        ({"apiVersion": "v1", "kind": "Pod"}, "but v1 Pod: correct apiVersion and kind"),
+        ({"apiVersion": "meshwright.dev/v1", "kind": "MeshInstall"}, "but meshwright.dev/v1 MeshInstall: correct"),
+        ({**manifest(), "metadata": None}, "metadata.name is missing: give the mesh a name"),
+        ({**manifest(), "metadata": ["name"]}, "metadata.name is missing: give the mesh a name"),
+        ({**manifest(), "metadata": {"name": 5}}, "metadata.name is missing: give the mesh a name"),
+        ({**manifest(), "spec": None}, "MeshInstall demo: spec.version: Field required"),
+        ({**manifest(), "spec": "small"}, "MeshInstall demo: spec: Input should be a valid dictionary"),
+    ],
+)
+def test_what_is_no_meshinstall_is_told_so(document: Json, says: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        MeshInstall.parse(document)
+    assert says in str(caught.value)
+
+
+STATUS: Json = {
+    "observedGeneration": 3, "version": "1.31.4", "proxies": 4, "clustersReady": "1/1",
+    "conditions": [{
+        "type": "Ready", "status": "True", "reason": "Installed", "message": "as declared",
+        "lastTransitionTime": "2026-02-01T00:00:00Z", "observedGeneration": 3,
+    }],
+    "clusters": [{
+        "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 4,
+        "controlPlane": {"replicas": 2, "readyReplicas": 2}, "trust": {"rootFingerprint": "ab"},
+    }],
+}  # fmt: skip
+
+
+def test_a_status_survives_reading_and_writing() -> None:
+    assert parse_status(STATUS).model_dump(by_alias=True, exclude_none=True) == STATUS
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"conditions": "none"}, {"proxies": "many"}, {"newField": 1}, {"conditions": [{"type": "Ready"}]}, {"version": 1}],
+)
+def test_a_status_in_another_shape_counts_as_none(status: Json) -> None:
+    assert parse_status(status) == MeshStatus()
