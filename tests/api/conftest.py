@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from api.world import MESHES, OPERATOR_NAMESPACE, Cluster, Mesh, Operator, operator
+from api.world import MESHES, OPERATOR_NAMESPACE, Cluster, Mesh, Operator, operator, short_istio_api
 from testbed.apiserver import ApiServer, api_server
 from testbed.rest import wait_until
 
@@ -57,5 +57,31 @@ def mesh(new_mesh: Callable[..., Mesh]) -> Mesh:
 @pytest_asyncio.fixture
 async def op(cluster: Cluster) -> AsyncIterator[Operator]:
     """An operator that has just started, with the administrator's permissions."""
+    with short_istio_api():
+        async with operator(cluster.api.kubeconfig) as started:
+            yield started
+
+
+@pytest_asyncio.fixture
+async def whole_op(cluster: Cluster) -> AsyncIterator[Operator]:
+    """The same, with all of Istio's CRDs."""
     async with operator(cluster.api.kubeconfig) as started:
         yield started
+
+
+@pytest_asyncio.fixture
+async def second_op(cluster: Cluster) -> AsyncIterator[Operator]:
+    """The operator's next life."""
+    async with operator(cluster.api.kubeconfig) as started:
+        yield started
+
+
+@pytest.fixture
+def other_mesh(new_mesh: Callable[..., Mesh]) -> Mesh:
+    return new_mesh()
+
+
+@pytest.fixture
+def default_mesh(new_mesh: Callable[..., Mesh]) -> Mesh:
+    """Of the default revision, of which there can be only one at a time."""
+    return new_mesh("default")

@@ -64,6 +64,15 @@ def istioctl(backend: Backend, *arguments: str) -> str:
     return run([programs.build(programs.istioctl()), *arguments], env=environment, timeout=120)
 
 
+def documents(text: str) -> Iterator[dict[str, Any]]:
+    """JSON documents one after the other: istioctl prints one for each replica of istiod."""
+    decoder, text = json.JSONDecoder(), text.strip()
+    while text:
+        document, end = decoder.raw_decode(text)
+        yield document
+        text = text[end:].lstrip()
+
+
 def test_the_mesh_is_ready_and_says_so(product: Product, mesh: str) -> None:
     status = product.get("mesh", mesh)["status"]
     assert product.condition(mesh)["status"] == "True"
@@ -121,12 +130,10 @@ def test_a_pod_that_opted_out_can_be_called_in_plaintext(apps: Product) -> None:
 
 def test_istioctl_sees_every_proxy_synced(apps: Product, backend: Backend) -> None:
     def states() -> dict[str, set[str]]:
-        document = json.loads(istioctl(backend, "proxy-status", "--output", "json"))
-        responses = document if isinstance(document, list) else [document]
         return {
             resource["node"]["id"]: {each["configStatus"] for each in resource["genericXdsConfigs"]}
-            for response in responses
-            for resource in response["resources"]
+            for response in documents(istioctl(backend, "proxy-status", "--output", "json"))
+            for resource in response.get("resources", ())
         }
 
     def all_synced() -> bool:

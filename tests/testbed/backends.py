@@ -20,7 +20,7 @@ import yaml
 
 from . import cluster
 from .console import TestbedError, run
-from .images import IstioImages
+from .images import DEFAULT_ISTIO, IstioImages
 
 VARIABLE = "MESHWRIGHT_E2E_BACKEND"
 
@@ -56,7 +56,7 @@ class Backend(Protocol):
         """Makes the image `reference` of an OCI archive available to pods in every cluster."""
 
     def assign_load_balancers(self) -> None:
-        """Gives LoadBalancer Services that wait for an address one, where the cluster does not do so itself."""
+        """Gives LoadBalancer Services that wait for an address one, where the cluster itself does not."""
 
     def describe(self) -> str:
         """One line for the head of a test report."""
@@ -87,8 +87,10 @@ def choose(
     """The back end that `MESHWRIGHT_E2E_BACKEND` names, not started yet. `owned`: see LocalBackend."""
     chosen = os.environ.get(VARIABLE, "local")
     if chosen == "local":
-        istio = IstioImages(istio_version) if istio_version else IstioImages()
-        return LocalBackend(name, clusters=clusters, nodes=nodes, istio=istio, metrics_server=metrics_server, owned=owned)
+        istio = IstioImages(istio_version) if istio_version else DEFAULT_ISTIO
+        return LocalBackend(
+            name, clusters=clusters, nodes=nodes, istio=istio, metrics_server=metrics_server, owned=owned
+        )
     if chosen == "kind":
         return KindBackend(name, clusters=clusters, nodes=nodes)
     if chosen == "kubeconfig":
@@ -109,7 +111,7 @@ class LocalBackend:
         clusters: int = 1,
         nodes: int = 1,
         flat: bool = False,
-        istio: IstioImages = IstioImages(),
+        istio: IstioImages = DEFAULT_ISTIO,
         metrics_server: bool = False,
         owned: bool = True,
     ) -> None:
@@ -155,7 +157,7 @@ class LocalBackend:
         cluster.down(self._name)
         self._bed = None
 
-    def load_image(self, archive: Path, reference: str) -> None:
+    def load_image(self, archive: Path, reference: str) -> None:  # noqa: ARG002 - the archive names it
         for entry in self.bed.clusters:
             entry.load_image(archive)
 
@@ -164,13 +166,14 @@ class LocalBackend:
             entry.assign_load_balancers()
 
     def describe(self) -> str:
-        return f"local: {self._clusters} cluster(s) of {self._nodes} node(s), upstream Envoy, Istio {self._istio.version}"
+        size = f"{self._clusters} cluster(s) of {self._nodes} node(s)"
+        return f"local: {size}, upstream Envoy, Istio {self._istio.version}"
 
 
 class KindBackend:
     """Clusters of `kind`, with Istio's published images.
 
-    Written from kind's documentation and not exercised where this project was tested, which has no Docker engine.
+    Written from kind's documentation; not exercised yet, for want of a Docker engine.
     LoadBalancer Services get an address only if something like cloud-provider-kind runs beside it.
     """
 
@@ -217,7 +220,7 @@ class KindBackend:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
 
-    def load_image(self, archive: Path, reference: str) -> None:
+    def load_image(self, archive: Path, reference: str) -> None:  # noqa: ARG002 - the archive names it
         for name in self._names:
             run(["kind", "load", "image-archive", str(archive), "--name", name], timeout=300)
 

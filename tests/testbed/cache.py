@@ -18,7 +18,7 @@ def cache_folder() -> Path:
 
 
 def fingerprint(*, words: Iterable[str] = (), files: Iterable[Path] = ()) -> str:
-    """Twelve hexadecimal digits that change with any word, file name or content; the order of files is no matter.
+    """Twelve hexadecimal digits that change with any word, file name or content; not with the order of files.
 
     Files are known by name, not by folder, so that two checkouts share what they build.
     """

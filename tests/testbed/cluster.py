@@ -1,8 +1,8 @@
 """Beds: one to three clusters side by side on a bridge, from nothing to ready nodes and DNS, and back.
 
 A bed lives in one of two ways. *Detached* (`up`): it stays until `down`. *Owned* (`owned_bed`): it ends with
-the process that started it, even if that is killed without warning; what then remains of it (a bridge, folders,
-control groups) is swept away by the next start.
+the process that started it, even if that is killed without warning; what then remains of it (a bridge,
+folders, control groups) is swept away by the next start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from . import cgroups, images, network, node, pki, prerequisites, programs, seed
 from .config import NODE_FOLDERS, NODE_SCRATCH
 from .console import TestbedError, run, say, step
-from .images import IstioImages
+from .images import DEFAULT_ISTIO, IstioImages
 from .plan import BEDS, SERVICE_ADDRESS, BedPlan, ClusterPlan, plan_bed
 from .rest import Client, wait_until
 from .state import (
@@ -81,7 +81,7 @@ class Cluster:
         _in_parallel([partial(node.load_image, init, archive) for init in nodes])
 
     def assign_load_balancer(self, namespace: str, service: str, address: str | None = None) -> str:
-        """Does what a cloud would for a LoadBalancer Service: fills in its address, by default the first node's.
+        """Does what a cloud would for a LoadBalancer Service: fills in an address, or else the first node's.
 
         Two Services with a port in common need two addresses: `load_balancer_addresses` has more.
         """
@@ -127,7 +127,7 @@ def up(
     clusters: int = 1,
     nodes: int = 1,
     flat: bool = False,
-    istio: IstioImages = IstioImages(),
+    istio: IstioImages = DEFAULT_ISTIO,
     metrics_server: bool = False,
     owned: bool = False,
 ) -> Bed:
@@ -171,7 +171,7 @@ def owned_bed(
     clusters: int = 1,
     nodes: int = 1,
     flat: bool = False,
-    istio: IstioImages = IstioImages(),
+    istio: IstioImages = DEFAULT_ISTIO,
     metrics_server: bool = False,
 ) -> Iterator[Bed]:
     """A bed for the time of a `with` block or of this process, whichever ends first."""
@@ -213,9 +213,7 @@ def sweep() -> None:
     with registry_lock():
         for state in all_beds():
             if state.orphaned():
-                say(
-                    f"bed {state.name}: its process {state.owner.pid if state.owner else ''} is gone; removing the rest"
-                )
+                say(f"bed {state.name}: the process it lived by is gone; removing the rest")
                 _remove(state)
 
 
@@ -254,7 +252,9 @@ def _start(state: BedState, kubernetes: Path, root: Path) -> Bed:
             folder = state.folder / entry.name
             folder.mkdir()
             seed.plant(root, folder / "containerd")
-            running = node.start(plan, cluster.plan, entry, folder, cluster.folder / "pki", kubernetes)
+            running = node.start(
+                plan, cluster.plan, entry, folder=folder, pki=cluster.folder / "pki", programs=kubernetes
+            )
             started.append(running)
             state.processes[entry.name] = running.processes
             state.save()

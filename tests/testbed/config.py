@@ -11,8 +11,9 @@ from .plan import DNS_ADDRESS, SERVICE_CIDR, ClusterPlan, NodePlan, NodeRoutes
 PAUSE_IMAGE = "docker.io/meshwright/pause:1"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
-# The kubelet sets these for the whole machine and ends when it may not. Files with the wanted values are bound
-# over them in the node's mount namespace, so it finds nothing to change and the machine stays as it was.
+# The kubelet sets these for the whole machine and ends when it may not. Files with the wanted values are
+# bound over them in the node's mount namespace, so it finds nothing to change and the machine stays as it
+# was.
 KERNEL_SETTINGS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -87,7 +88,7 @@ def kube_apiserver(program: Path, pki: Path, at: Endpoints, extra: tuple[str, ..
             "etcd-certfile": str(pki / "etcd-client.crt"),
             "etcd-keyfile": str(pki / "etcd-client.key"),
             "advertise-address": at.address,
-            "bind-address": at.address if at.address.startswith("127.") else "0.0.0.0",
+            "bind-address": at.address if at.address.startswith("127.") else "0.0.0.0",  # noqa: S104 - the node's own network
             "secure-port": str(at.port),
             "tls-cert-file": str(pki / "apiserver.crt"),
             "tls-private-key-file": str(pki / "apiserver.key"),
@@ -175,7 +176,8 @@ def kubelet(program: Path, node: NodePlan, config: Path, kubeconfig: Path) -> Co
             "kubeconfig": str(kubeconfig),
             "hostname-override": node.name,
             "node-ip": node.address,
-            "node-labels": f"topology.kubernetes.io/region=testbed,topology.kubernetes.io/zone=zone-{node.number}",
+            "node-labels": "topology.kubernetes.io/region=testbed,"
+            f"topology.kubernetes.io/zone=zone-{node.number}",
         },
     )
 
@@ -237,7 +239,7 @@ def kube_proxy_config(node: NodePlan, cluster: ClusterPlan, kubeconfig: Path) ->
             "healthzBindAddress": "127.0.0.1:10256",
             "metricsBindAddress": "127.0.0.1:10249",
             "oomScoreAdj": 0,
-            # Writing nf_conntrack_max is not permitted in a network namespace, and fatal; zero leaves it alone.
+            # Writing nf_conntrack_max fails in a network namespace, and is fatal; zero leaves it alone.
             "conntrack": {
                 "maxPerCore": 0,
                 "min": 0,
@@ -261,8 +263,9 @@ state = "/run/containerd"
 # Lowering it needs CAP_SYS_RESOURCE.
 oom_score = 0
 disabled_plugins = [
-  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
 ]
 
 [grpc]
@@ -270,7 +273,8 @@ address = "{CONTAINERD_SOCKET}"
 
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE_IMAGE}"
-# Without this every pod fails with "can't get final child's PID from pipe: EOF" where CAP_SYS_RESOURCE is missing.
+# Where CAP_SYS_RESOURCE is missing, every pod fails without this: "can't get final child's PID from pipe:
+# EOF".
 restrict_oom_score_adj = true
 max_concurrent_downloads = 1
 
@@ -288,7 +292,7 @@ runtime_type = "io.containerd.runc.v2"
 
 
 def cni_config(node: NodePlan) -> str:
-    """Pods hang on a bridge in the node; masquerading is one nftables rule of the node, see `node_ruleset`."""
+    """Pods hang on a bridge in the node; masquerading is a rule of the node, see `node_ruleset`."""
     return _json(
         {
             "cniVersion": "1.0.0",

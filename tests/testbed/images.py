@@ -1,8 +1,8 @@
 """Container images as OCI archives, made without a registry and kept by content in the cache.
 
-The base is a stripped Debian from debootstrap, by way of the machine's own package source. pilot, coredns, pause
-and metrics-server are one static program each; proxyv2 and the test workload stand on the base, which the archive
-of a cluster has once for all of them.
+The base is a stripped Debian from debootstrap, by way of the machine's own package source. pilot, coredns,
+pause and metrics-server are one static program each; proxyv2 and the test workload stand on the base, which
+the archive of a cluster has once for all of them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class IstioImages:
         return f"{self.hub}/proxyv2:{self.version}"
 
 
-def cluster_archive(istio: IstioImages = IstioImages()) -> Path:
+DEFAULT_ISTIO = IstioImages()
+
+
+def cluster_archive(istio: IstioImages = DEFAULT_ISTIO) -> Path:
     """The archive with all that a cluster starts with: pause, coredns, pilot, proxyv2, the test workload."""
     folder = _folder()
     images = [
@@ -93,41 +96,24 @@ def base_archive() -> Path:
 
 
 def product_image(repository: Path, name: str) -> Path:
-    """The product's own image `name` as an archive, from the Dockerfile in `repository`; built on every call."""
+    """The archive of the product's image `name`, from the Dockerfile in `repository`; built on every call."""
     if not (repository / "Dockerfile").exists():
         raise TestbedError(f"{repository} has no Dockerfile")
     base = base_archive()
+    archive = _folder() / f"product-{fingerprint(words=[name])}.tar"
     with exclusive("buildah"), tempfile.TemporaryDirectory(prefix="meshwright-buildah-") as scratch:
         # Storage of its own: nothing of a build stays behind in the machine's.
-        storage = [
-            "buildah",
-            "--root",
-            f"{scratch}/root",
-            "--runroot",
-            f"{scratch}/run",
-            "--storage-driver",
-            "vfs",
-        ]
-        archive = _folder() / f"product-{os.getpid()}.tar"
+        storage = ["--root", f"{scratch}/root", "--runroot", f"{scratch}/run", "--storage-driver", "overlay"]
+        buildah = ["buildah", *storage]
+        unfinished = Path(scratch) / "product.tar"
         with step(f"build {name}"):
-            run([*storage, "pull", f"oci-archive:{base}"], timeout=120)
-            build = [
-                "bud",
-                "--isolation",
-                "chroot",
-                "--build-arg",
-                f"BASE={BASE_IMAGE}",
-                "--pull-never",
-                "--tag",
-                name,
-            ]
-            run([*storage, *build, str(repository)], timeout=900)
-            archive.unlink(missing_ok=True)
-            push = ["push", "--disable-compression", name, f"oci-archive:{archive}:{name}"]
-            run([*storage, *push], timeout=300)
-    final = archive.with_name("product.tar")
-    archive.rename(final)
-    return final
+            run([*buildah, "pull", f"oci-archive:{base}"], timeout=120)
+            build = ["bud", "--isolation", "chroot", "--build-arg", f"BASE={BASE_IMAGE}", "--pull-never"]
+            run([*buildah, *build, "--tag", name, str(repository)], timeout=900)
+            # Docker's format: to OCI archives buildah writes compressed layers only.
+            run([*buildah, "push", name, f"docker-archive:{unfinished}:{name}"], timeout=300)
+            shutil.move(unfinished, archive)
+    return archive
 
 
 def _pilot(istio: IstioImages) -> Image:
@@ -201,6 +187,7 @@ def _forget_older(path: Path, name: str) -> None:
     same = [file for file in path.parent.glob(f"{name}-*.tar") if len(file.stem) == len(name) + 13]
     for old in sorted(same, key=lambda file: file.stat().st_mtime, reverse=True)[4:]:
         old.unlink(missing_ok=True)
+        old.with_suffix(".digest").unlink(missing_ok=True)
 
 
 def _base() -> Layer:
@@ -245,7 +232,7 @@ def _debootstrap(path: Path) -> None:
 
 
 def debian_source() -> str:
-    """The package source that this machine's apt has for the suite; without one, debootstrap's own default."""
+    """The package source of this machine's apt for the suite; without one, debootstrap's own default."""
     listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"])
     for line in listed.splitlines():
         uri, _, codename = line.rpartition(" ")

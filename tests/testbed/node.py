@@ -1,7 +1,7 @@
 """One node: a network, mount, process and host name namespace with containerd, kubelet and kube-proxy inside.
 
-The first node of a cluster runs its control plane as well. Ending the node's first process ends everything in it,
-containers included, and the kernel takes the namespaces and the mounts in them away.
+The first node of a cluster runs its control plane as well. Ending the node's first process ends everything in
+it, containers included, and the kernel takes the namespaces and the mounts in them away.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ _detached: list[subprocess.Popen[bytes]] = []
 
 
 def start(
-    bed: BedPlan, cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path
+    bed: BedPlan, cluster: ClusterPlan, node: NodePlan, *, folder: Path, pki: Path, programs: Path
 ) -> RunningNode:
-    """Starts a node in `folder`; returns when its namespaces exist and are connected, before its programs are ready."""
-    spec = _write_files(bed, cluster, node, folder, pki, programs)
+    """Starts a node in `folder`; returns when its namespaces are connected, before its programs are ready."""
+    spec = _write_files(bed, cluster, node, folder=folder, pki=pki, programs=programs)
     cgroups.create(bed.name, node.name)
     reading, lifeline = os.pipe()
     try:
@@ -129,7 +129,7 @@ def _spawn(bed: str, spec: Path, folder: Path, reading: int) -> tuple[subprocess
 
 
 def _write_files(
-    bed: BedPlan, cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path
+    bed: BedPlan, cluster: ClusterPlan, node: NodePlan, *, folder: Path, pki: Path, programs: Path
 ) -> Path:
     for name in (*config.NODE_FOLDERS, "logs", "settings", "etcd"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def _write_files(
 def _stages(
     cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path
 ) -> list[dict[str, Any]]:
-    """The programs in order: the API server first, because a client that finds none waits longer each time."""
+    """The programs in order: the API server first, because a client without one waits longer each time."""
     at = config.Endpoints(cluster.nodes[0].address, 6443, 2379, 2380)
     runtime = config.containerd(folder / "containerd.toml")
     agents = [

@@ -1,7 +1,7 @@
 """OCI image archives, written directly: an image is a list of layers and a configuration.
 
-Layers are uncompressed: an archive goes from one folder of a machine to another, and unpacking gzip is most of the
-time that an import would take. The layers of a shared base are written, stored and imported once.
+Layers are uncompressed: an archive goes from one folder of a machine to another, and unpacking gzip is most
+of the time that an import would take. The layers of a shared base are written, stored and imported once.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ class Layer:
 
     @classmethod
     def of(cls, path: Path) -> Layer:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(path, f"sha256:{digest}", path.stat().st_size)
+        """Kept beside the file, which never changes: hashing a large one takes longer than starting a program."""
+        beside = path.with_suffix(".digest")
+        if not beside.exists():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            beside.write_text(f"sha256:{digest}")
+        return cls(path, beside.read_text(), path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Image:
 def write_layer(
     path: Path, files: Sequence[tuple[Path, str, int]], folders: Sequence[tuple[str, int]] = ()
 ) -> Layer:
-    """A layer of (source, path in the image, mode) files and (path, mode) folders; the same in, the same out."""
+    """Writes a layer of (source, path in image, mode) files and (path, mode) folders; the same in, the same out."""
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, mode in folders:
             entry = tarfile.TarInfo(name.strip("/"))
@@ -62,7 +66,6 @@ def write_layer(
             entry.size, entry.mode = source.stat().st_size, mode
             with source.open("rb") as file:
                 tar.addfile(entry, file)
-    return Layer.of(path)
 
 
 def write_archive(path: Path, images: Sequence[Image]) -> Path:

@@ -1,4 +1,4 @@
-"""Keys and certificates of a test cluster, and kubeconfig files made from them. Nothing here outlives the bed."""
+"""Keys and certificates of a test cluster, and kubeconfig files with them. Nothing here outlives the bed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Authority:
     def issue(
         self, name: str, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()
     ) -> Identity:
-        """A certificate for client `user` in `groups`; with `hosts` (names or addresses) it serves as well."""
+        """A certificate of client `user` in `groups`; with `hosts` (names or addresses) it serves as well."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
@@ -94,10 +94,10 @@ def signing_key(folder: Path, name: str) -> Path:
 
 
 def issue_control_plane(folder: Path, hosts: Sequence[str]) -> Authority:
-    """All that an API server, its etcd and its clients need; `hosts` are the names and addresses it is reached by.
+    """All that an API server, its etcd and its clients need; `hosts` are its names and addresses.
 
-    The files are named as `config` expects them. etcd and the aggregation layer have authorities of their own: a
-    client certificate of the cluster opens neither.
+    The files are named as `config` expects them. etcd and the aggregation layer have authorities of their
+    own: a client certificate of the cluster opens neither.
     """
     authority = Authority.create(folder, "ca")
     service = "kubernetes.default.svc"

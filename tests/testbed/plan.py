@@ -1,8 +1,8 @@
 """The address plan of a bed: one bridge, up to three clusters on it, up to two nodes each. Pure.
 
 A bed is known by its name and holds an index of its own while it lives. The index chooses the names of its
-interfaces and its node network, so beds do not see each other. Pod and service networks repeat from bed to bed:
-they exist inside the nodes' network namespaces only.
+interfaces and its node network, so beds do not see each other. Pod and service networks repeat from bed to
+bed: they exist inside the nodes' network namespaces only.
 
     node network      10.231.<bed>.0/24     .1 the host, .<cluster><node> the nodes (.11 .12 .21 …)
     load balancers    10.231.<bed>.64/28, .128/28, .192/28     one range a cluster, answered by its first node
@@ -74,7 +74,7 @@ class BedPlan:
 
 @dataclass(frozen=True)
 class NodeRoutes:
-    """How one node reaches pods: (network, via) pairs, and the networks its pods reach under their own address."""
+    """How a node reaches pods: (network, via) pairs, and networks its pods reach under their own address."""
 
     via: tuple[tuple[str, str], ...]
     unmasked: tuple[str, ...]
@@ -120,7 +120,7 @@ def _plan_cluster(bed: str, index: int, cluster: int, nodes: int) -> ClusterPlan
 
 
 def routes(bed: BedPlan, cluster: ClusterPlan, node: NodePlan) -> NodeRoutes:
-    """The pod routes of one node: to the other nodes of its cluster, or of all clusters where the bed is flat."""
+    """The pod routes of a node: to the nodes of its cluster, or of all clusters where the bed is flat."""
     reachable = bed.clusters if bed.flat else (cluster,)
     return NodeRoutes(
         via=tuple(

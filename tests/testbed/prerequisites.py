@@ -72,12 +72,13 @@ def install() -> None:
                 run(["apt-get", "update"], env=environment, timeout=INSTALL_SECONDS)
                 argv = ["apt-get", "install", "--yes", "--no-install-recommends", *absent]
                 run(argv, env=environment, timeout=INSTALL_SECONDS)
-            return
         except TestbedError as error:
             if attempt == ATTEMPTS:
                 raise
             say(f"attempt {attempt} of {ATTEMPTS} failed; again in {10 * attempt}s: {error}")
             time.sleep(10 * attempt)
+        else:
+            return
 
 
 def _load_kernel_modules() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .console import TestbedError
 
-# The kernel sends the signal when the *thread* that made the child ends. A test may start a server in a thread of
-# a pool or of an event loop; this thread lives as long as the interpreter.
+# The kernel sends the signal when the *thread* that made the child ends. A test may start a server in a
+# thread of a pool or of an event loop; this thread lives as long as the interpreter.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="testbed-spawner")
 
 

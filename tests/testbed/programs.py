@@ -1,8 +1,8 @@
 """Builds the Go programs of a test bed: only what is missing or changed, kept by content in the cache.
 
-Kubernetes, Istio, CoreDNS and pause have a small Go module each below `programs/`, which pins every dependency.
-metrics-server and KWOK are installed by name and version. A cold build of everything takes a quarter of an hour on two
-cores; the Go build cache makes later ones seconds.
+Kubernetes, Istio, CoreDNS and pause have a small Go module each below `programs/`, which pins every
+dependency. metrics-server and KWOK are installed by name and version. A cold build of everything takes a
+quarter of an hour on two cores; the Go build cache makes later ones seconds.
 """
 
 from __future__ import annotations
@@ -96,13 +96,14 @@ def _istio(name: str, package: str, tags: str, version: str) -> Program:
     stamp = "istio.io/istio/pkg/version"
     flags = (
         f"-s -w -X {stamp}.buildVersion={version} -X {stamp}.buildTag={version}"
-        f" -X {stamp}.buildGitRevision={ISTIO_REVISION} -X {stamp}.buildStatus=Clean -X {stamp}.buildHub=docker.io/istio"
+        f" -X {stamp}.buildGitRevision={ISTIO_REVISION} -X {stamp}.buildStatus=Clean"
+        f" -X {stamp}.buildHub=docker.io/istio"
     )
     return Program(name, "istio", package, tags, flags)
 
 
 def build(program: Program) -> Path:
-    """The program's binary, built now if the cache has none made from the same sources, flags and Go version."""
+    """The program's binary, built now unless the cache has one of the same sources, flags and Go version."""
     target = cache_folder() / "programs" / f"{program.name}-{_fingerprint(program)}" / program.name
     if target.exists():
         return target
@@ -199,7 +200,8 @@ def go_version() -> str:
     return version
 
 
-# Failures of the way to the module source that another attempt may get past; an answer of 403 or 404 is final.
+# Failures on the way to the module source that another attempt may get past; an answer of 403 or 404 is
+# final.
 _PASSING = re.compile(
     r"timeout|timed out|connection re(set|fused)|unexpected EOF|TLS handshake|no such host|server misbehaving"
     r"|temporary failure|5\d\d (Internal|Bad|Service|Gateway)|429 Too Many|stream error|INTERNAL_ERROR",

@@ -1,4 +1,4 @@
-"""A few requests to an API server with nothing but the standard library: enough to wait for it and to patch a status."""
+"""A few requests to an API server with the standard library: enough to wait for it and to patch a status."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def wait_until(
     pause: float = 0.25,
     alive: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Asks until the condition holds; an answer that fails counts as not yet. Gives up on what is not alive."""
+    """Asks until the condition holds; an answer that fails means not yet. Gives up on what is not alive."""
     deadline = time.monotonic() + seconds
     last = ""
     while time.monotonic() < deadline:

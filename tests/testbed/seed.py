@@ -1,13 +1,13 @@
-"""Nodes that have their images before they start: an unpacked containerd root in the cache, planted by hard links.
+"""Nodes that have their images before they start: an unpacked containerd root, planted by hard links.
 
-Importing the archive of a cluster takes a node seconds of processor time, and a kubelet that looks for an image before
-it is there waits longer each time it looks. So the archive is unpacked once. What the root consists of never changes:
-blobs are named by their content and snapshots of image layers are only read; the few databases are copied.
+Importing the archive of a cluster takes a node seconds of processor time, and a kubelet that looks for an
+image before it is there waits longer each time it looks. So the archive is unpacked once. What the root
+consists of never changes: blobs are named by their content and snapshots of image layers are only read; the
+few databases are copied.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -53,8 +53,10 @@ def _unpack(archive: Path, folder: Path) -> None:
             'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
             f'[grpc]\naddress = "{socket}"\n'
         )
-        # In a mount namespace of its own: unpacking mounts every layer for a moment. setpriv: it ends with this process.
-        containerd = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "containerd", "--config", str(config)]
+        # In a mount namespace of its own, because unpacking mounts every layer for a moment; it ends with
+        # this process.
+        apart = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount"]
+        containerd = [*apart, "containerd", "--config", str(config)]
         with (Path(scratch) / "log").open("wb") as log:
             process = subprocess.Popen(containerd, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -79,5 +81,5 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path) -> None
 def _forget_older(folder: Path) -> None:
     """Running nodes keep what they have planted: a hard link holds its file."""
     same = [entry for entry in folder.parent.iterdir() if entry.is_dir()]
-    for old in sorted(same, key=lambda entry: os.stat(entry).st_mtime, reverse=True)[3:]:
+    for old in sorted(same, key=lambda entry: entry.stat().st_mtime, reverse=True)[3:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What is recorded of a running bed, so that `down` can remove it whatever became of the process that started it."""
+"""The record of a running bed, by which `down` removes it whatever became of the process that started it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MADE = "made-folders.json"
 
 
 def state_folder() -> Path:
-    """`$MESHWRIGHT_TESTBED_STATE`, or `/var/lib/meshwright-testbed`. On a disk: images are unpacked below it."""
+    """`$MESHWRIGHT_TESTBED_STATE`, or `/var/lib/meshwright-testbed`; on a disk, for images lie below."""
     return Path(os.environ.get("MESHWRIGHT_TESTBED_STATE", "/var/lib/meshwright-testbed"))
 
 
@@ -43,7 +43,7 @@ class Process:
         return _started(self.pid) == self.started
 
     def kill(self) -> None:
-        """Ends it for certain and waits until it is gone; for the first process of a node, the whole node with it."""
+        """Ends it for certain and waits until it is gone; with the first process of a node, the node."""
         if self.alive():
             try:
                 os.kill(self.pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ class NodeProcesses:
 
 @dataclass
 class BedState:
-    """The record of one bed. With an owner the bed lives as long as that process; without one until `down`."""
+    """The record of a bed. With an owner the bed lives as long as that process; without one until `down`."""
 
     name: str
     index: int
@@ -125,7 +125,7 @@ def all_beds() -> list[BedState]:
 
 @contextmanager
 def registry_lock() -> Iterator[None]:
-    """Held while an index is given out or a bed is removed. The file is not of the state: it stays in /run."""
+    """Held while an index is given out or a bed is removed. The file stays in /run, outside the state."""
     with Path("/run/meshwright-testbed.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

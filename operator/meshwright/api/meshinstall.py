@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from pydantic.alias_generators import to_camel
 
 from meshwright.api.errors import InvalidSpec
@@ -81,7 +81,7 @@ class Mode(StrEnum):
 
 
 Quantity = Annotated[
-    int | str,
+    StrictInt | str,  # strict: `true` is no number of CPUs
     Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 32}),
 ]
 

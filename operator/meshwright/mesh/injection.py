@@ -80,5 +80,6 @@ def injector_values(
         },
         "pilot": {"cni": {"enabled": cni_enabled}, "env": {}},
         "gateways": {},
-        "sidecarInjectorWebhook": {"rewriteAppHTTPProbe": True},
+        # istioctl analyze reads the first and panics without it.
+        "sidecarInjectorWebhook": {"enableNamespacesByDefault": False, "rewriteAppHTTPProbe": True},
     }

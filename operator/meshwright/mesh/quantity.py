@@ -16,7 +16,7 @@ SUFFIXES = {
 def parse(quantity: str | int) -> Fraction:
     """`500m` → 1/2, `4Gi` → 4294967296. Raises ValueError for anything else than a plain quantity."""
     text = str(quantity)
-    number = text.rstrip("mkMGTPEi")
+    number = text.rstrip("mkKMGTPEi")
     suffix = text[len(number) :]
     if suffix not in SUFFIXES or not number or not all(part.isdecimal() or not part for part in number.split(".", 1)):
         raise ValueError(f"{text!r} is not a quantity such as 500m or 4Gi")

@@ -1,7 +1,7 @@
-"""What test workloads run: answers every request with a line of JSON that says who answers and what it was asked.
+"""What test workloads run: answers every request with a line of JSON: who answers, and what it was asked.
 
-Environment: PORT (8080), TCP_PORT (9000; a line in, the same line out), VERSION and CLUSTER (free words of the
-answer).
+Environment: PORT (8080), TCP_PORT (9000; a line in, the same line out), VERSION and CLUSTER (free words of
+the answer).
 """
 
 from __future__ import annotations

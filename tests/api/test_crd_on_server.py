@@ -1,0 +1,271 @@
+"""The CRD in a real API server: what it fills in, what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from api.conftest import CRD_FILE
+from api.world import MESHES, VERSION, Cluster, Json, Mesh, RefusedError
+from meshwright.api.errors import InvalidSpec
+from meshwright.api.meshinstall import MeshInstall
+from meshwright.mesh.checks import first_finding
+from meshwright.mesh.observed import Observed
+from meshwright.mesh.observed import Cluster as Member
+from testbed.rest import wait_until
+
+IMMUTABLE = {
+    "clusterName": ("east", "west"),
+    "namespace": (None, "elsewhere"),  # always set by a fresh mesh
+    "revision": (None, "other"),
+    "meshID": ("mesh-one", "mesh-two"),
+    "trustDomain": ("one.example", "two.example"),
+}
+
+
+def test_fits_into_what_kubectl_apply_can_carry() -> None:
+    definition = yaml.safe_load(CRD_FILE.read_text())
+    assert len(json.dumps(definition)) < 100_000  # an annotation, and so client-side apply, ends at 256 KiB
+
+
+def test_explains_itself(cluster: Cluster) -> None:
+    """`kubectl explain` tells what each field is for."""
+
+    def published() -> bool:
+        return bool(cluster.api.kubectl("explain", "meshinstall"))
+
+    wait_until(published, "the schema to be published", seconds=20)
+    for path, words in {
+        "meshinstall": "An Istio service mesh",
+        "meshinstall.spec.version": "Istio's version",
+        "meshinstall.spec.controlPlane.size": "Replicas and limits of istiod",
+        "meshinstall.status.clusters.trust": "never a key",
+    }.items():
+        text = " ".join(cluster.api.kubectl("explain", path).split())
+        assert words in text, path
+    everything = cluster.api.kubectl("explain", "meshinstall.spec", "--recursive")
+    assert "trustDomain" in everything
+    assert "<no description>" not in cluster.api.kubectl("explain", "meshinstall.spec")
+
+
+def test_defaults(mesh: Mesh) -> None:
+    stored = mesh.cluster.create(mesh.manifest(namespace=None, revision=None), "dryRun=All").body["spec"]
+    assert stored == {
+        "version": VERSION,
+        "clusterName": "primary",
+        "namespace": "istio-system",
+        "revision": "default",
+        "trustDomain": "cluster.local",
+        "mtls": "Permissive",
+        "mode": "Apply",
+        "meshConfig": {},
+        "controlPlane": {
+            "size": "Small",
+            "env": {},
+            "image": {"hub": "docker.io/istio", "pullPolicy": "IfNotPresent"},
+            "resources": {"requests": {}, "limits": {}},
+        },
+    }
+
+
+@pytest.mark.parametrize("field", IMMUTABLE)
+def test_identity_is_immutable(mesh: Mesh, field: str) -> None:
+    first, second = IMMUTABLE[field]
+    mesh.create(**({field: first} if first else {}))
+    with pytest.raises(RefusedError, match=f"{field} is immutable.*delete the MeshInstall and create another"):
+        mesh.change(**{field: second})
+    with pytest.raises(RefusedError, match=f"{field} is immutable"):
+        mesh.change(**{field: None})  # unset: back to the default, which is another value
+    mesh.change(mtls="Strict")  # what is not identity may change
+
+
+@pytest.mark.parametrize(("field", "value"), [("meshID", "mesh"), ("clusterName", "east"), ("trustDomain", "one.example")])
+def test_identity_cannot_be_given_later(mesh: Mesh, field: str, value: str) -> None:
+    mesh.create()
+    with pytest.raises(RefusedError, match=f"{field} is immutable"):
+        mesh.change(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("after", "allowed"),
+    [
+        ("1.31.9", True),
+        ("1.31.0", True),
+        ("1.32.0", True),
+        ("1.33.0", False),
+        ("1.30.9", False),
+        ("2.31.4", False),
+        ("0.31.4", False),
+    ],
+)
+def test_version_goes_one_minor_at_a_time(mesh: Mesh, after: str, allowed: bool) -> None:  # noqa: FBT001
+    mesh.create()
+    if allowed:
+        mesh.change(version=after)
+    else:
+        with pytest.raises(RefusedError, match="next minor: go one minor at a time"):
+            mesh.change(version=after)
+
+
+@pytest.mark.parametrize("name", ["with.dot", "a" * 64])
+def test_a_name_must_fit_into_a_label(cluster: Cluster, name: str) -> None:
+    manifest = Mesh(cluster, name, "ns", "rev").manifest()
+    with pytest.raises(RefusedError, match="becomes a label: use at most 63 characters, and no dots"):
+        cluster.create(manifest, "dryRun=All")
+
+
+def test_unknown_fields(mesh: Mesh) -> None:
+    """A typo is warned about by default and refused in strict mode, as kubectl validates."""
+    manifest = mesh.manifest(mtsl="Strict")
+    warnings = mesh.cluster.create(manifest, "dryRun=All&fieldValidation=Warn").warnings
+    assert 'unknown field \\"spec.mtsl\\"' in warnings
+    with pytest.raises(RefusedError, match='unknown field "spec.mtsl"'):
+        mesh.cluster.create(manifest, "dryRun=All&fieldValidation=Strict")
+
+
+def test_columns(mesh: Mesh) -> None:
+    mesh.create()
+    header, row = mesh.cluster.api.kubectl("get", "mesh", mesh.name).splitlines()
+    assert header.split() == ["NAME", "VERSION", "SIZE", "READY", "REASON", "PROXIES", "CLUSTERS", "AGE"]
+    assert row.split()[:3] == [mesh.name, VERSION, "Small"]
+    wide = mesh.cluster.api.kubectl("get", "mesh", mesh.name, "-o", "wide").splitlines()[0]
+    assert wide.split()[-1] == "MESSAGE"
+
+
+def image(**fields: str) -> Json:
+    return {"controlPlane": {"image": fields}}
+
+
+def env(**variables: Any) -> Json:
+    return {"controlPlane": {"env": variables}}
+
+
+def limits(**quantities: Any) -> Json:
+    return {"controlPlane": {"resources": {"limits": quantities}}}
+
+
+# What a MeshInstall says → whether it can be meant.
+SPECS: list[tuple[Json, bool]] = [
+    ({}, True),
+    ({"version": None}, False),
+    ({"version": "1.31"}, False),
+    ({"version": "v1.31.4"}, False),
+    ({"version": "1.31.4-alpha"}, False),
+    ({"version": "1.31.4\n"}, False),
+    ({"version": 1.31}, False),
+    ({"mtls": "Strict"}, True),
+    ({"mtls": "STRICT"}, False),
+    ({"mode": "Plan"}, True),
+    ({"mode": "DryRun"}, False),
+    ({"namespace": "Mesh"}, False),
+    ({"namespace": "a" * 64}, False),
+    ({"namespace": ""}, False),
+    ({"revision": "a" * 56}, True),
+    ({"revision": "a" * 57}, False),
+    ({"revision": "1-31-4"}, True),
+    ({"revision": "canary."}, False),
+    ({"meshID": "mesh.example"}, True),
+    ({"meshID": ""}, False),
+    ({"trustDomain": "td.example"}, True),
+    ({"trustDomain": "td_example"}, False),
+    ({"clusterName": "-east"}, False),
+    ({"unknown": True}, False),
+    ({"controlPlane": {"size": "Large"}}, True),
+    ({"controlPlane": {"size": "Huge"}}, False),
+    ({"controlPlane": {"replicas": 3}}, False),
+    ({"controlPlane": "Large"}, False),
+    (image(hub="registry.example:5000/istio/mirror"), True),
+    (image(hub="registry.example/istio pilot"), False),
+    (image(tag="1.31.4-distroless"), True),
+    (image(tag="1.31.4\nevil: true"), False),
+    (image(pullPolicy="Sometimes"), False),
+    (env(PILOT_TRACE_SAMPLING="1"), True),
+    (env(PILOT_TRACE_SAMPLING=1), False),
+    (env(A="x" * 4097), False),
+    ({"controlPlane": {"env": {f"A{number}": "x" for number in range(65)}}}, False),
+    (limits(cpu="500m", memory="1.5Gi"), True),
+    (limits(cpu=2, memory="4Gi"), True),
+    (limits(cpu="two"), False),
+    (limits(memory="4GiB"), False),
+    (limits(cpu="-1"), False),
+    (limits(cpu=True), False),
+    ({"meshConfig": {"accessLogFile": "/dev/stdout", "extensionProviders": [{"name": "otel"}]}}, True),
+    ({"meshConfig": [1]}, False),
+    ({"meshConfig": "accessLogFile: /dev/stdout"}, False),
+]
+
+
+@pytest.mark.parametrize(("spec", "good"), SPECS, ids=[json.dumps(spec)[:60] for spec, _ in SPECS])
+def test_the_server_and_the_operator_agree(mesh: Mesh, spec: Json, good: bool) -> None:  # noqa: FBT001
+    manifest = mesh.manifest(**spec)
+    assert accepted_by_the_server(mesh.cluster, manifest) == good
+    assert objection_of_the_operator(manifest) is None if good else objection_of_the_operator(manifest)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"1ST": "x"}, "letters, digits and _ only"),
+        ({"A B": "x"}, "letters, digits and _ only"),
+        ({"REVISION": "other"}, "follow from other fields of the MeshInstall: remove them"),
+        ({"GOMAXPROCS": "1"}, "follow from other fields of the MeshInstall: remove them"),
+    ],
+)
+def test_environment_that_cannot_be_set(mesh: Mesh, variables: dict[str, str], words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        mesh.cluster.create(mesh.manifest(**env(**variables)), "dryRun=All")
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "words"),
+    [
+        ({"version": "1.30.0"}, "UnsupportedVersion", "choose a patch of 1.31"),
+        ({"meshConfig": {"trustDomain": "x"}}, "InvalidSpec", "spec.meshConfig.trustDomain: follows from"),
+        (
+            {"controlPlane": {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}},
+            "InvalidSpec",
+            "lower the request or raise the limit",
+        ),
+        (limits(cpu=0), "InvalidSpec", "cpu is 0"),
+        (limits(cpu=-1), "InvalidSpec", "not a quantity"),
+    ],
+)
+def test_what_only_the_operator_can_tell(mesh: Mesh, spec: Json, reason: str, words: str) -> None:
+    """No schema knows it, so the API server takes it, and the condition says it."""
+    manifest = mesh.manifest(**spec)
+    assert accepted_by_the_server(mesh.cluster, manifest)
+    assert objection_of_the_operator(manifest) is not None
+    found_reason, message = objection_of_the_operator(manifest) or ("", "")
+    assert found_reason == reason
+    assert words in message
+
+
+def test_status_is_not_the_users_to_write(mesh: Mesh) -> None:
+    mesh.cluster.create(mesh.manifest() | {"status": {"version": "1.0.0"}})
+    assert "status" not in mesh.read()
+    assert mesh.cluster.get(f"{MESHES}/{mesh.name}/status")
+
+
+def accepted_by_the_server(cluster: Cluster, manifest: Json) -> bool:
+    try:
+        cluster.create(manifest, "dryRun=All&fieldValidation=Strict")
+    except RefusedError as refused:
+        assert refused.status in (400, 422), refused  # noqa: PT017
+        return False
+    return True
+
+
+def objection_of_the_operator(manifest: Json) -> tuple[str, str] | None:
+    try:
+        mesh = MeshInstall.parse(manifest)
+    except InvalidSpec as error:
+        return error.reason, str(error)
+    observed = Observed(
+        now=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), mesh=mesh, clusters=(Member(name=mesh.spec.cluster_name),)
+    )
+    finding = first_finding(observed)
+    return (finding.reason, finding.message) if finding else None

@@ -1,0 +1,127 @@
+"""The checks: from a snapshot to the reason why nothing is written, or to none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshes import injector, istiod, mesh, observed
+from meshwright.api.meshinstall import MeshStatus, Mode
+from meshwright.mesh.checks import CHECKS, first_finding
+from meshwright.mesh.desired import decide
+from meshwright.mesh.observed import Cluster, Neighbour, Observed
+
+Json = dict[str, Any]
+
+CREATED = "2026-02-01T00:00:00Z"
+
+
+def cluster(**parts: Any) -> Cluster:
+    return Cluster(name="primary", **parts)
+
+
+def with_cluster(**parts: Any) -> Observed:
+    return observed(clusters=(cluster(**parts),))
+
+
+def with_neighbour(name: str, revision: str, created: str) -> Observed:
+    return observed(neighbours=(Neighbour(name, revision, created),))
+
+
+def of(*, running: str | None = None, **spec: Any) -> Observed:
+    return observed(mesh(status=MeshStatus(version=running), **spec))
+
+
+HEALTHY = {"istiods": (istiod(),), "injectors": (injector(),)}
+HELM: Json = {"owner": None, "managers": ("helm", "kubectl")}
+
+TABLE: list[tuple[str, Observed, str | None, str]] = [
+    # case, snapshot, reason, a part of the message
+    ("an empty cluster", observed(), None, ""),
+    ("our own control plane", with_cluster(**HEALTHY), None, ""),
+    ("no cluster at all", observed(clusters=()), None, ""),
+    ("version unknown to us", of(version="1.30.3"), "UnsupportedVersion", "choose a patch of 1.31"),
+    ("a minor skipped", of(running="1.29.0"), "UnsupportedVersion", "running 1.29.0"),
+    ("a request above its limit", of(controlPlane={"resources": {"requests": {"cpu": 9}}}), "InvalidSpec", "cpu"),
+    ("no quantity", of(controlPlane={"resources": {"limits": {"cpu": "x"}}}), "InvalidSpec", "'x' is not a quantity"),
+    ("a computed key", of(meshConfig={"trustDomain": "a"}), "InvalidSpec", "spec.meshConfig.trustDomain: follows from"),
+    ("an older twin", with_neighbour("other", "default", "2026-01-01T00:00:00Z"), "RevisionConflict", "MeshInstall other"),
+    ("a younger twin", with_neighbour("other", "default", "2026-03-01T00:00:00Z"), None, ""),
+    ("a twin of the same second, before us by name", with_neighbour("a", "default", CREATED), "RevisionConflict", "a"),
+    ("a twin of the same second, after us by name", with_neighbour("z", "default", CREATED), None, ""),
+    ("a neighbour of another revision", with_neighbour("other", "canary", "2026-01-01T00:00:00Z"), None, ""),
+    ("a namespace that goes", with_cluster(namespace_terminating=True), "NamespaceTerminating", "istio-system is being"),
+    ("a namespace that is there", with_cluster(namespace_exists=True), None, ""),
+    ("an istiod of Helm's", with_cluster(istiods=(istiod(**HELM),)), "ForeignControlPlane", "by helm and kubectl"),
+    ("an istiod of nobody's", with_cluster(istiods=(istiod(owner=None, managers=()),)), "ForeignControlPlane", "somebody"),
+    ("a foreign istiod of another revision in our namespace",
+     with_cluster(istiods=(istiod(name="istiod-x", revision="x", **HELM),)), "ForeignControlPlane", "of revision x"),
+    ("a foreign istiod of our revision elsewhere",
+     with_cluster(istiods=(istiod(namespace="mesh", **HELM),)), "ForeignControlPlane", "mesh/istiod"),
+    ("a foreign istiod of another revision elsewhere",
+     with_cluster(istiods=(istiod(namespace="mesh", revision="x", **HELM),)), None, ""),
+    ("another mesh's istiod elsewhere",
+     with_cluster(istiods=(istiod(namespace="mesh", revision="x", owner="other"),)), None, ""),
+    ("a foreign injector of our revision",
+     with_cluster(injectors=(injector(**HELM),)), "ForeignControlPlane", "inject every pod twice"),
+    ("another mesh's injector of our revision",
+     with_cluster(injectors=(injector(owner="other"),)), "ForeignControlPlane", "two would inject"),
+    ("a foreign injector of another revision", with_cluster(injectors=(injector(revision="x", **HELM),)), None, ""),
+    ("trouble in the second cluster",
+     observed(clusters=(cluster(), Cluster("west", namespace_terminating=True))), "NamespaceTerminating", "is being"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("snapshot", "reason", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_a_snapshot_leads_to_a_reason(snapshot: Observed, reason: str | None, says: str) -> None:
+    finding = first_finding(snapshot)
+    assert (finding.reason if finding else None) == reason
+    assert finding is None or says in finding.message
+
+
+@pytest.mark.parametrize(("snapshot", "reason"), [(row[1], row[2]) for row in TABLE], ids=[row[0] for row in TABLE])
+def test_with_a_finding_nothing_is_wanted_in_any_cluster(snapshot: Observed, reason: str | None) -> None:
+    desired = decide(snapshot)
+    assert desired.finding == first_finding(snapshot)
+    assert len(desired.control_planes) == (0 if reason else len(snapshot.clusters))
+
+
+def test_every_check_is_in_the_table() -> None:
+    caught = {check for check in CHECKS for row in TABLE if check(row[1])}
+    assert caught == set(CHECKS)
+
+
+def test_the_first_of_several_is_told() -> None:
+    everything = observed(
+        mesh(version="1.30.3", meshConfig={"trustDomain": "a"}),
+        clusters=(cluster(namespace_terminating=True, istiods=(istiod(**HELM),)),),
+    )
+    assert [finding.reason for check in CHECKS if (finding := check(everything))] == [
+        "UnsupportedVersion", "InvalidSpec", "NamespaceTerminating", "ForeignControlPlane",
+    ]  # fmt: skip
+    finding = first_finding(everything)
+    assert finding is not None
+    assert finding.reason == "UnsupportedVersion"
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row[2]], ids=[row[0] for row in TABLE if row[2]])
+def test_a_message_tells_the_next_step(row: tuple[str, Observed, str, str]) -> None:
+    finding = first_finding(row[1])
+    assert finding is not None
+    words = ("choose", "delete", "remove", "lower", "wait", "uninstall", "go to", "leave it out", "not a quantity such as")
+    assert any(word in finding.message for word in words), finding.message
+    assert "\n" not in finding.message
+
+
+def test_decide_takes_every_cluster_and_the_mode() -> None:
+    desired = decide(observed(mesh(mode="Plan", meshID="one"), clusters=(cluster(), Cluster("west"))))
+    assert (desired.mesh, desired.mesh_id, desired.mode) == ("demo", "one", Mode.PLAN)
+    assert [each.cluster for each in desired.control_planes] == ["primary", "west"]
+    assert [each.trust.cluster for each in desired.control_planes] == ["primary", "west"]
+    assert {each.trust.root_secret for each in desired.control_planes} == {"meshwright-root-demo"}
+
+
+@pytest.mark.parametrize(("spec", "mesh_id"), [({}, "cluster.local"), ({"trustDomain": "a.b"}, "a.b"), ({"meshID": "m"}, "m")])
+def test_the_mesh_id_is_the_trust_domain_unless_it_is_said(spec: Json, mesh_id: str) -> None:
+    assert decide(observed(mesh(**spec))).mesh_id == mesh_id

@@ -1,0 +1,117 @@
+"""Is the control plane there? The table of what is seen and what is said of it; and what a wave waits for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshes import injector, istiod
+from meshwright.mesh.health import control_plane_finding, own_istiod
+from meshwright.mesh.names import Names
+from meshwright.mesh.objects import Key, Rendered, crds_established, deployments_available, nothing_to_wait_for
+from meshwright.mesh.observed import Cluster, Trouble
+
+Json = dict[str, Any]
+
+NAMES = Names("istio-system", "default")
+PULL = Trouble("istiod-1", "discovery", "ImagePullBackOff", "Back-off pulling image")
+UNSCHEDULABLE = Trouble("istiod-2", "", "Unschedulable", "0/3 nodes are available")
+
+
+def cluster(**parts: Any) -> Cluster:
+    return Cluster(**{"name": "primary", "istiods": (istiod(),), "injectors": (injector(),), **parts})
+
+
+TABLE: list[tuple[str, Cluster, str | None, str]] = [
+    ("all is well", cluster(), None, ""),
+    ("trouble of an old pod while all replicas are ready", cluster(troubles=(PULL,)), None, ""),
+    ("no Deployment", cluster(istiods=()), "Progressing", "istio-system/istiod is not there yet"),
+    ("only another revision's", cluster(istiods=(istiod(name="istiod-x"),)), "Progressing", "is not there yet"),
+    ("only another namespace's", cluster(istiods=(istiod(namespace="mesh"),)), "Progressing", "is not there yet"),
+    ("none available", cluster(istiods=(istiod(available=0),)), "Progressing", "0 of 2 replicas of istiod are ready"),
+    ("one of two", cluster(istiods=(istiod(available=1),)), "Progressing", "1 of 2 replicas"),
+    ("old pods still serve", cluster(istiods=(istiod(updated=1),)), "Progressing", "2 of 2 replicas"),
+    ("a rollout that is not seen yet", cluster(istiods=(istiod(generation=2),)), "Progressing", "2 of 2"),
+    ("image missing", cluster(istiods=(istiod(available=1),), troubles=(PULL,)), "ControlPlaneNotReady",
+     "container discovery of pod istiod-1 says ImagePullBackOff: Back-off pulling image"),
+    ("no node", cluster(istiods=(istiod(available=0),), troubles=(UNSCHEDULABLE, PULL)), "ControlPlaneNotReady",
+     "pod istiod-2 says Unschedulable: 0/3 nodes are available (and 1 more)"),
+    ("no webhook", cluster(injectors=()), "Progressing", "MutatingWebhookConfiguration istio-sidecar-injector"),
+    ("no CA in the webhook", cluster(injectors=(injector(trusted=False),)), "Progressing", "has not written its CA"),
+    ("another webhook's CA", cluster(injectors=(injector(name="other"),)), "Progressing", "has not written its CA"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "reason", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_what_is_said_of_what_is_seen(seen: Cluster, reason: str | None, says: str) -> None:
+    finding = control_plane_finding(seen, NAMES, 2)
+    assert (finding.reason if finding else None) == reason
+    assert finding is None or says in finding.message
+
+
+def test_a_trouble_without_words_is_told_by_its_reason() -> None:
+    finding = control_plane_finding(
+        cluster(istiods=(istiod(available=0),), troubles=(Trouble("p", "c", "Error", ""),)), NAMES, 2
+    )
+    assert finding is not None
+    assert finding.message.endswith("container c of pod p says Error")
+
+
+def test_the_own_istiod_is_found_by_namespace_and_name() -> None:
+    seen = cluster(istiods=(istiod(namespace="a"), istiod(name="istiod-b"), istiod()))
+    assert own_istiod(seen, NAMES) == istiod()
+
+
+def deployment(**status: int) -> dict[Key, Json]:
+    manifest = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "n", "name": "d", "generation": 2},
+        "spec": {"replicas": 2}, "status": status,
+    }  # fmt: skip
+    return {Key.of(manifest): manifest}
+
+
+@pytest.mark.parametrize(
+    ("status", "waits_for"),
+    [
+        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2}, None),
+        ({"observedGeneration": 3, "updatedReplicas": 3, "availableReplicas": 2}, None),
+        ({"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2}, "Deployment n/d (0 of 2 replicas ready)"),
+        ({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2}, "Deployment n/d (1 of 2 replicas ready)"),
+        ({"observedGeneration": 2, "updatedReplicas": 2}, "Deployment n/d (0 of 2 replicas ready)"),
+        ({}, "Deployment n/d (0 of 2 replicas ready)"),
+    ],
+)
+def test_a_wave_waits_for_its_deployments(status: dict[str, int], waits_for: str | None) -> None:
+    assert deployments_available(deployment(**status)) == waits_for
+
+
+def test_objects_that_only_have_to_be_there_are_not_waited_for() -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "n", "name": "s"}}
+    assert deployments_available({Key.of(service): service}) is None
+    assert nothing_to_wait_for({Key.of(service): service}) is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ready"),
+    [
+        ([{"type": "Established", "status": "True"}], True),
+        ([{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}], True),
+        ([{"type": "Established", "status": "False"}], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_wave_waits_until_its_kinds_are_served(conditions: list[Json] | None, ready: bool) -> None:  # noqa: FBT001
+    crd = {"apiVersion": "a/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "x"},
+           "status": {"conditions": conditions}}  # fmt: skip
+    assert (crds_established({Key.of(crd): crd}) is None) is ready
+
+
+def test_a_key_reads_like_a_path_and_a_digest_follows_the_content_alone() -> None:
+    manifest: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "n", "name": "s"}, "spec": {"a": 1, "b": 2}}
+    other: Json = {"spec": {"b": 2, "a": 1}, "metadata": {"name": "s", "namespace": "n"}, "kind": "Service", "apiVersion": "v1"}
+    assert str(Key.of(manifest)) == "Service n/s"
+    assert str(Key("v1", "Namespace", "", "n")) == "Namespace n"
+    assert Rendered(manifest).digest == Rendered(other).digest
+    assert Rendered(manifest).digest != Rendered({**manifest, "spec": {"a": 2, "b": 2}}).digest

@@ -1,0 +1,87 @@
+"""The MeshConfig: defaults below, the user's values above them, and what is computed above all."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from meshes import mesh
+from meshwright.mesh.meshconfig import computed_keys, merge, mesh_config
+
+Json = dict[str, Any]
+
+
+def test_a_fresh_mesh_has_istios_defaults_and_what_follows_from_the_spec() -> None:
+    assert mesh_config(mesh().spec) == {
+        "defaultProviders": {"metrics": ["prometheus"]},
+        "enablePrometheusMerge": True,
+        "trustDomain": "cluster.local",
+        "rootNamespace": "istio-system",
+        "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012", "meshId": "cluster.local"},
+    }
+
+
+def test_what_is_computed_follows_its_fields() -> None:
+    found = mesh_config(mesh(namespace="mesh", revision="canary", meshID="one", trustDomain="example.org").spec)
+    assert found["trustDomain"] == "example.org"
+    assert found["rootNamespace"] == "mesh"
+    assert found["defaultConfig"] == {"discoveryAddress": "istiod-canary.mesh.svc:15012", "meshId": "one"}
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "value"),
+    [
+        ({"accessLogFile": "/dev/stdout"}, ("accessLogFile",), "/dev/stdout"),
+        ({"enablePrometheusMerge": False}, ("enablePrometheusMerge",), False),
+        ({"defaultConfig": {"concurrency": 2}}, ("defaultConfig", "concurrency"), 2),
+        ({"defaultProviders": {"metrics": []}}, ("defaultProviders", "metrics"), []),
+        ({"defaultProviders": {"tracing": ["zipkin"]}}, ("defaultProviders", "tracing"), ["zipkin"]),
+        ({"defaultProviders": {"tracing": ["zipkin"]}}, ("defaultProviders", "metrics"), ["prometheus"]),
+        ({"defaultConfig": {"concurrency": 2}}, ("defaultConfig", "meshId"), "cluster.local"),
+        ({"inNoVersionYet": {"deep": [1, {"a": None}]}}, ("inNoVersionYet", "deep"), [1, {"a": None}]),
+    ],
+)
+def test_the_users_values_lie_above_the_defaults(given: Json, path: tuple[str, ...], value: Any) -> None:
+    found: Any = mesh_config(mesh(meshConfig=given).spec)
+    for step in path:
+        found = found[step]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "merged"),
+    [
+        ({}, {}, {}),
+        ({"a": 1}, {}, {"a": 1}),
+        ({"a": 1}, {"a": 2}, {"a": 2}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3, "d": 4}}, {"a": {"b": 1, "c": 3, "d": 4}}),
+        ({"a": {"b": 1}}, {"a": "text"}, {"a": "text"}),
+        ({"a": "text"}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+    ],
+)
+def test_merge(below: Json, above: Json, merged: Json) -> None:
+    before = copy.deepcopy((below, above))
+    assert merge(below, above) == merged
+    assert (below, above) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({}, []),
+        ({"accessLogFile": "x", "defaultConfig": {"concurrency": 2}}, []),
+        ({"trustDomain": "cluster.local"}, ["spec.meshConfig.trustDomain"]),
+        ({"rootNamespace": None}, ["spec.meshConfig.rootNamespace"]),
+        ({"defaultConfig": {"meshId": "x"}}, ["spec.meshConfig.defaultConfig.meshId"]),
+        ({"defaultConfig": {"discoveryAddress": "x"}}, ["spec.meshConfig.defaultConfig.discoveryAddress"]),
+        ({"defaultConfig": "text"}, ["spec.meshConfig.defaultConfig"]),
+        ({"defaultConfig": {"trustDomain": "not this one"}}, []),
+        ({"trustDomain": 1, "rootNamespace": 2}, ["spec.meshConfig.trustDomain", "spec.meshConfig.rootNamespace"]),
+    ],
+)
+def test_what_is_computed_cannot_be_set(given: Json, refused: list[str]) -> None:
+    assert computed_keys(mesh(meshConfig=given).spec) == refused

@@ -1,0 +1,485 @@
+"""What a MeshInstall becomes: structure and rules, object by object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from meshes import NOW, TRUST, VERSION, one, plane, rendered, waves
+from meshwright.api.errors import TemplateError
+from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, ANNOTATION_MESH_ID, LABEL_MANAGED_BY, LABEL_MESH
+from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
+from meshwright.controller.chassis import WATCHED
+from meshwright.mesh.objects import Key, Manifest, Rendered, crds_established, deployments_available, nothing_to_wait_for
+from meshwright.mesh.trust import Trust
+from meshwright.render import templates
+from meshwright.render.objects import NOT_MADE_YET, render
+
+Json = dict[str, Any]
+
+CANARY: Json = {"revision": "canary", "namespace": "mesh"}
+SPECS: dict[str, Json] = {
+    "default": {},
+    "named revision": CANARY,
+    "strict": {"mtls": "Strict", "controlPlane": {"size": "Large", "env": {"PILOT_TRACE_SAMPLING": "1"}}},
+}
+# Every pod template's or webhook's way to a selector that others must match.
+SERVING_PORTS = {15010, 15012, 15014, 15017}
+
+
+@pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
+def objects(request: pytest.FixtureRequest) -> list[Rendered]:
+    spec: Json = request.param
+    return rendered(**spec)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{path}.{key}", value
+            yield from leaves(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from leaves(value, f"{path}[]")
+
+
+def container(objects: list[Rendered]) -> Json:
+    (only,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    found: Json = only
+    return found
+
+
+def env(objects: list[Rendered]) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(objects)["env"]}
+
+
+# The order
+
+
+def test_waves_in_the_order_in_which_each_needs_the_one_before() -> None:
+    assert [wave.name for wave in waves()] == [
+        "crds", "namespace", "identity", "bindings", "configuration", "control plane", "webhooks", "policy",
+    ]  # fmt: skip
+
+
+def test_what_a_wave_waits_for() -> None:
+    waits = {wave.name: wave.waits_for for wave in waves()}
+    assert waits.pop("crds") is crds_established
+    assert waits.pop("control plane") is deployments_available  # webhooks before istiod would refuse every pod
+    assert set(waits.values()) == {nothing_to_wait_for}
+
+
+def test_no_object_refers_to_one_of_a_later_wave() -> None:
+    position = {each.key: index for index, wave in enumerate(waves()) for each in wave.objects}
+    kinds: dict[str, list[int]] = {}
+    for key, index in position.items():
+        kinds.setdefault(key.kind, []).append(index)
+    before = [
+        ("Namespace", "ServiceAccount"), ("ServiceAccount", "ClusterRoleBinding"), ("ClusterRole", "ClusterRoleBinding"),
+        ("Role", "RoleBinding"), ("RoleBinding", "Deployment"), ("ConfigMap", "Deployment"),
+        ("Deployment", "MutatingWebhookConfiguration"), ("CustomResourceDefinition", "PeerAuthentication"),
+    ]  # fmt: skip
+    for first, then in before:
+        assert max(kinds[first]) < min(kinds[then]), f"{first} before {then}"
+
+
+def test_no_object_comes_twice(objects: list[Rendered]) -> None:
+    keys = [each.key for each in objects]
+    assert len(keys) == len(set(keys))
+
+
+# What is on every object
+
+
+def test_every_object_carries_our_labels(objects: list[Rendered]) -> None:
+    for each in objects:
+        metadata = each.manifest["metadata"]
+        assert metadata["labels"][LABEL_MANAGED_BY] == "meshwright", each.key
+        assert metadata["labels"][LABEL_MESH] == "demo", each.key
+        assert metadata["annotations"][ANNOTATION_MESH_ID] == "cluster.local", each.key
+
+
+def test_istios_kinds_are_shared_by_all_meshes_and_say_their_version() -> None:
+    crds = waves()[0].objects
+    assert len(crds) > 10
+    for each in crds:
+        assert each.key.kind == "CustomResourceDefinition"
+        assert each.manifest["metadata"]["labels"][LABEL_MANAGED_BY] == "meshwright"
+        assert LABEL_MESH not in each.manifest["metadata"]["labels"]
+        assert re.fullmatch(r"v1\.\d+\.\d+.*", each.manifest["metadata"]["annotations"][ANNOTATION_ISTIO_API])
+
+
+def test_every_kind_is_one_that_is_removed_again_or_stays_by_intent(objects: list[Rendered]) -> None:
+    owned = {(kind.api_version, kind.kind) for kind in OWNED}
+    stays = {(NAMESPACE.api_version, NAMESPACE.kind), (CRD.api_version, CRD.kind)}
+    assert {(each.key.api_version, each.key.kind) for each in objects} <= owned | stays
+
+
+def test_nothing_is_in_the_table_of_kinds_that_is_never_rendered() -> None:
+    made = {(each.key.api_version, each.key.kind) for each in rendered()}
+    assert {(kind.api_version, kind.kind) for kind in OWNED} <= made
+
+
+def test_every_kind_is_watched_so_that_drift_is_seen(objects: list[Rendered]) -> None:
+    watched = {(kind.api_version, kind.kind) for kind in WATCHED}
+    unwatched = {each.key.kind for each in objects if (each.key.api_version, each.key.kind) not in watched}
+    # The first may be there before us; the second's kind may not be served when the operator starts.
+    assert unwatched == {"Namespace", "PeerAuthentication"}
+
+
+def test_namespaces_are_where_the_kind_wants_them(objects: list[Rendered]) -> None:
+    namespaced = {kind.kind: kind.namespaced for kind in (*OWNED, NAMESPACE)}
+    for each in objects:
+        assert bool(each.key.namespace) is namespaced[each.key.kind], each.key
+
+
+# Secrets, keys, and what others own
+
+
+def test_there_is_no_secret_and_no_key(objects: list[Rendered]) -> None:
+    assert all(each.key.kind != "Secret" for each in objects)
+    assert "PRIVATE KEY" not in json.dumps([each.manifest for each in objects])
+
+
+def test_the_signing_secret_must_be_there_before_istiod_starts(objects: list[Rendered]) -> None:
+    volumes = {each["name"]: each for each in one(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["cacerts"]["secret"] == {"secretName": "cacerts"}
+
+
+def test_pods_follow_the_root() -> None:
+    def annotation(trust: Trust | None) -> str:
+        every = [each for wave in render(plane(), trust) for each in wave.objects]
+        text: str = one(every, "Deployment")["spec"]["template"]["metadata"]["annotations"][
+            "meshwright.dev/root-fingerprint"
+        ]
+        return text
+
+    assert annotation(TRUST) == TRUST.root_fingerprint
+    assert annotation(None) == NOT_MADE_YET
+    # Another intermediate under the same root is read by istiod while it runs.
+    assert annotation(Trust(TRUST.root_fingerprint, NOW, "c" * 64, NOW)) == TRUST.root_fingerprint
+
+
+def test_the_ca_bundle_is_istiods_to_write(objects: list[Rendered]) -> None:
+    for each in objects:
+        for manifest in (each.manifest, each.at_birth or {}):
+            assert not [path for path, _ in leaves(manifest) if path.endswith("caBundle")], each.key
+
+
+def test_a_validating_webhook_is_born_lenient_and_then_left_to_istiod(objects: list[Rendered]) -> None:
+    validating = [each for each in objects if each.key.kind == "ValidatingWebhookConfiguration"]
+    assert validating
+    for each in validating:
+        assert each.at_birth is not None
+        for declared, born in zip(each.manifest["webhooks"], each.at_birth["webhooks"], strict=True):
+            assert "failurePolicy" not in declared
+            assert born == {**declared, "failurePolicy": "Ignore"}
+        assert {**each.at_birth, "webhooks": None} == {**each.manifest, "webhooks": None}
+
+
+def test_only_validating_webhooks_have_a_birth_of_their_own(objects: list[Rendered]) -> None:
+    assert {each.key.kind for each in objects if each.at_birth} == {"ValidatingWebhookConfiguration"}
+
+
+def test_no_status_and_nothing_that_the_server_sets(objects: list[Rendered]) -> None:
+    for each in objects:
+        assert "status" not in each.manifest
+        assert set(each.manifest["metadata"]) <= {"name", "namespace", "labels", "annotations"}, each.key
+
+
+# istiod
+
+
+def test_service_deployment_and_budget_select_the_same_pods(objects: list[Rendered]) -> None:
+    deployment = one(objects, "Deployment")["spec"]
+    selector = deployment["selector"]["matchLabels"]
+    assert one(objects, "Service")["spec"]["selector"] == selector
+    assert one(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == selector
+    assert selector.items() <= deployment["template"]["metadata"]["labels"].items()
+
+
+def test_no_revision_selects_the_pods_of_another() -> None:
+    def parts(spec: Json) -> tuple[Json, Json]:
+        deployment = one(rendered(**spec), "Deployment")["spec"]
+        return deployment["selector"]["matchLabels"], deployment["template"]["metadata"]["labels"]
+
+    (default_selector, default_labels), (selector, labels) = parts({}), parts({"revision": "canary"})
+    assert not default_selector.items() <= labels.items()
+    assert not selector.items() <= default_labels.items()
+
+
+def test_the_service_leads_to_ports_that_the_container_opens(objects: list[Rendered]) -> None:
+    opened = {port["containerPort"] for port in container(objects)["ports"]}
+    wanted = {port.get("targetPort", port["port"]) for port in one(objects, "Service")["spec"]["ports"]}
+    assert wanted == SERVING_PORTS <= opened
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "value"),
+    [
+        ("REVISION", {}, "default"),
+        ("REVISION", CANARY, "canary"),
+        ("CLUSTER_ID", {}, "primary"),
+        ("CLUSTER_ID", {"clusterName": "east"}, "east"),
+        ("PILOT_CERT_PROVIDER", {}, "istiod"),
+        ("CA_TRUSTED_NODE_ACCOUNTS", CANARY, "mesh/ztunnel"),
+        ("POD_NAMESPACE", {}, {"fieldRef": {"fieldPath": "metadata.namespace"}}),
+        ("GOMAXPROCS", {}, {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}),
+        ("PILOT_X", {"controlPlane": {"env": {"PILOT_X": "true"}}}, "true"),
+        ("PILOT_X", {"controlPlane": {"env": {"PILOT_X": ""}}}, ""),
+        ("PILOT_X", {"controlPlane": {"env": {"PILOT_X": "0x10"}}}, "0x10"),
+    ],
+)
+def test_environment(name: str, spec: Json, value: Any) -> None:
+    assert env(rendered(**spec))[name] == value
+
+
+def test_a_persons_environment_comes_last_and_sorted() -> None:
+    names = [each["name"] for each in container(rendered(controlPlane={"env": {"Z": "1", "A": "2"}}))["env"]]
+    assert names[-2:] == ["A", "Z"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "replicas", "requests", "limits"),
+    [
+        ({}, 2, {"cpu": "500m", "memory": "4Gi"}, {"cpu": "2", "memory": "4Gi"}),
+        ({"size": "Large"}, 5, {"cpu": "2", "memory": "16Gi"}, {"cpu": "8", "memory": "16Gi"}),
+        ({"resources": {"limits": {"cpu": 1}}}, 2, {"cpu": "250m", "memory": "4Gi"}, {"cpu": "1", "memory": "4Gi"}),
+    ],
+)
+def test_resources(spec: Json, replicas: int, requests: Json, limits: Json) -> None:
+    objects = rendered(controlPlane=spec)
+    assert one(objects, "Deployment")["spec"]["replicas"] == replicas
+    assert container(objects)["resources"] == {"requests": requests, "limits": limits}
+
+
+@pytest.mark.parametrize(
+    ("image", "reference", "policy"),
+    [
+        ({}, f"docker.io/istio/pilot:{VERSION}", "IfNotPresent"),
+        ({"hub": "registry.example:5000/a", "tag": "t", "pullPolicy": "Always"}, "registry.example:5000/a/pilot:t", "Always"),
+    ],
+)
+def test_images(image: Json, reference: str, policy: str) -> None:
+    objects = rendered(controlPlane={"image": image})
+    assert container(objects)["image"] == reference
+    assert container(objects)["imagePullPolicy"] == policy
+    values = yaml.safe_load(one(objects, "ConfigMap", "istio-sidecar-injector")["data"]["values"])
+    assert f"{values['global']['hub']}/pilot:{values['global']['tag']}" == reference
+
+
+def test_istiod_runs_without_privileges(objects: list[Rendered]) -> None:
+    assert container(objects)["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+
+
+def test_istiod_is_not_injected_itself(objects: list[Rendered]) -> None:
+    template = one(objects, "Deployment")["spec"]["template"]["metadata"]
+    assert template["labels"]["sidecar.istio.io/inject"] == "false"
+
+
+def test_a_budget_never_blocks_a_drain(objects: list[Rendered]) -> None:
+    spec = one(objects, "PodDisruptionBudget")["spec"]
+    assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+# Configuration
+
+
+def test_the_mesh_config_is_the_one_that_was_decided() -> None:
+    given: Json = {"accessLogFile": "/dev/stdout", "defaultConfig": {"concurrency": 2}}
+    data = one(rendered(meshConfig=given), "ConfigMap", "istio")["data"]
+    assert yaml.safe_load(data["mesh"]) == plane(meshConfig=given).mesh_config
+    assert yaml.safe_load(data["meshNetworks"]) == {"networks": {}}
+
+
+def test_the_injector_finds_its_template_word_for_word() -> None:
+    data = one(rendered(), "ConfigMap", "istio-sidecar-injector")["data"]
+    config = yaml.safe_load(data["config"])
+    assert config["templates"]["sidecar"] == templates.static("injection/sidecar.tpl")
+    assert config["defaultTemplates"] == ["sidecar"]
+    assert yaml.safe_load(data["values"]) == plane().injector_values
+
+
+@pytest.mark.parametrize(("mtls", "mode"), [("Permissive", "PERMISSIVE"), ("Strict", "STRICT")])
+def test_mtls_for_the_whole_mesh(mtls: str, mode: str) -> None:
+    policy = one(rendered(mtls=mtls, namespace="mesh"), "PeerAuthentication")
+    assert policy["metadata"]["namespace"] == "mesh"  # the root namespace, and no selector: it is the mesh's
+    assert policy["spec"] == {"mtls": {"mode": mode}}
+
+
+# Identity
+
+
+def test_bindings_bind_roles_that_are_rendered_to_the_account_that_is_rendered(objects: list[Rendered]) -> None:
+    keys = {each.key for each in objects}
+    account = one(objects, "ServiceAccount")["metadata"]
+    for each in objects:
+        if each.key.kind not in {"ClusterRoleBinding", "RoleBinding"}:
+            continue
+        role = each.manifest["roleRef"]
+        namespace = each.key.namespace if role["kind"] == "Role" else ""
+        assert Key("rbac.authorization.k8s.io/v1", role["kind"], namespace, role["name"]) in keys
+        assert each.manifest["subjects"] == [
+            {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+        ]
+    assert one(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+
+
+# Webhooks
+
+
+def webhooks(objects: list[Rendered], kind: str) -> dict[str, Json]:
+    return {
+        webhook["name"]: webhook for each in objects if each.key.kind == kind for webhook in each.manifest["webhooks"]
+    }
+
+
+def test_webhooks_lead_to_our_service(objects: list[Rendered]) -> None:
+    service = one(objects, "Service")["metadata"]
+    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        for webhook in webhooks(objects, kind).values():
+            target = webhook["clientConfig"]["service"]
+            assert (target["namespace"], target["name"], target["port"]) == (service["namespace"], service["name"], 443)
+
+
+def selects(selector: Json, labels: dict[str, str]) -> bool:
+    """Kubernetes' own meaning of matchExpressions."""
+
+    def holds(each: Json) -> bool:
+        value, values = labels.get(each["key"]), each.get("values", ())
+        return {
+            "In": value in values,
+            "NotIn": value not in values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }[each["operator"]]
+
+    return all(holds(each) for each in selector["matchExpressions"])
+
+
+def injects(objects: list[Rendered], namespace: dict[str, str], pod: dict[str, str]) -> list[str]:
+    return [
+        name
+        for name, webhook in webhooks(objects, "MutatingWebhookConfiguration").items()
+        if selects(webhook["namespaceSelector"], namespace) and selects(webhook["objectSelector"], pod)
+    ]
+
+
+ENABLED = {"istio-injection": "enabled"}
+DISABLED = {"istio-injection": "disabled"}
+YES, NO = {"sidecar.istio.io/inject": "true"}, {"sidecar.istio.io/inject": "false"}
+
+
+def rev(name: str) -> dict[str, str]:
+    return {"istio.io/rev": name}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "pod", "default", "canary"),
+    [
+        # labels of namespace and pod; how many webhooks of the default and of the revision `canary` take the pod
+        ({}, {}, 0, 0),
+        ({}, YES, 1, 0),
+        ({}, NO, 0, 0),
+        (ENABLED, {}, 1, 0),
+        (ENABLED, YES, 1, 0),
+        (ENABLED, NO, 0, 0),
+        (DISABLED, {}, 0, 0),
+        (DISABLED, YES, 0, 0),
+        (rev("default"), {}, 1, 0),
+        (rev("default"), NO, 0, 0),
+        (rev("canary"), {}, 0, 1),
+        (rev("canary"), YES, 0, 1),
+        (rev("canary"), NO, 0, 0),
+        ({}, rev("canary"), 0, 1),
+        ({}, rev("default"), 1, 0),
+        ({}, rev("canary") | YES, 0, 1),
+        ({}, rev("canary") | NO, 0, 0),
+        ({}, rev("default") | YES, 1, 0),
+        (ENABLED | rev("canary"), {}, 1, 0),
+        (rev("canary"), rev("default"), 0, 1),
+        (DISABLED | rev("canary"), {}, 0, 0),
+    ],
+)
+def test_a_pod_is_injected_by_one_webhook_or_by_none(
+    namespace: dict[str, str], pod: dict[str, str], default: int, canary: int
+) -> None:
+    assert len(injects(rendered(), namespace, pod)) == default
+    assert len(injects(rendered(revision="canary"), namespace, pod)) == canary
+
+
+def test_only_the_default_revision_validates_objects_of_no_revision() -> None:
+    def validated(spec: Json, labels: dict[str, str]) -> int:
+        found = webhooks(rendered(**spec), "ValidatingWebhookConfiguration").values()
+        return sum(selects(webhook["objectSelector"], labels) for webhook in found)
+
+    assert [validated({}, labels) for labels in ({}, rev("default"), rev("canary"))] == [1, 1, 0]
+    assert [validated(CANARY, labels) for labels in ({}, rev("default"), rev("canary"))] == [0, 0, 1]
+
+
+def test_two_revisions_in_two_namespaces_share_no_object() -> None:
+    assert {each.key for each in rendered()}.isdisjoint({each.key for each in rendered(**CANARY)})
+
+
+# Templates
+
+
+def test_the_same_intents_give_the_same_bytes(objects: list[Rendered]) -> None:
+    again = rendered(**SPECS["default"])
+    assert json.dumps([each.manifest for each in again]) == json.dumps([each.manifest for each in rendered()])
+    assert [each.key for each in again] == [each.key for each in rendered()]
+
+
+def test_rendering_twice_gives_objects_that_share_nothing() -> None:
+    first, second = rendered(), rendered()
+    first[0].manifest["metadata"]["labels"]["changed"] = "yes"
+    assert "changed" not in second[0].manifest["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "says"),
+    [
+        ("nowhere.yaml.j2", {}, "nowhere.yaml.j2"),
+        ("namespace/namespace.yaml.j2", {}, "names"),
+        ("namespace/namespace.yaml.j2", {"names": object()}, "has no attribute 'namespace'"),
+        ("policy/peerauthentication.yaml.j2", {"names": {"namespace": "n"}, "mode": b"bytes"}, "not JSON serializable"),
+        ("policy/peerauthentication.yaml.j2", {"names": {"namespace": "n"}, "mode": "\ud800"}, "peerauthentication"),
+    ],
+)
+def test_a_template_that_fails_is_named(path: str, values: Json, says: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        templates.render(path, **values)
+    assert path in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_template_reaches_no_further_than_its_values() -> None:
+    environment = templates._environment()  # noqa: SLF001
+    for source in ("{{ ''.__class__.__mro__ }}", "{{ x.append(1) }}", "{{ x.clear() }}"):
+        with pytest.raises((jinja2.exceptions.SecurityError, jinja2.UndefinedError)):
+            environment.from_string(source).render(x=[1])
+
+
+def test_a_component_has_a_folder_and_no_template_is_forgotten() -> None:
+    used = {"injection/sidecar.tpl"}
+    original = templates.render
+
+    def spy(path: str, **values: Any) -> list[Manifest]:
+        used.add(path)
+        return original(path, **values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(templates, "render", spy)
+        render(plane(), TRUST)
+    folder = templates.files("meshwright").joinpath("templates")
+    stored = {f"{room.name}/{file.name}" for room in folder.iterdir() if room.is_dir() for file in room.iterdir()}
+    assert {path for path in stored if path.endswith((".j2", ".tpl"))} == used
