@@ -27,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     except TestbedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(f"error: {error}\n  next: run this as root", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -47,6 +50,8 @@ def _build(arguments: argparse.Namespace) -> int:
         "kwok": lambda: programs.build(programs.kwok()),
     }
     for name in arguments.extra:
+        if name not in extras:
+            raise TestbedError(f"{name!r} is none of {', '.join(extras)}")
         say(f"{name} {extras[name]()}")
     return 0
 
@@ -130,9 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    def add_for_bed(
-        name: str, command: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
+    def add_for_bed(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = add(name, command, text)
         added.add_argument("--name", default=DEFAULT_NAME, help="the bed (default: %(default)s)")
         return added
@@ -148,37 +151,27 @@ def _parser() -> argparse.ArgumentParser:
     add("prereqs", _prereqs, "install the Debian packages that are missing")
     build = add("build", _build, "build programs and images, as far as they are missing or changed")
     add_istio_version(build)
-    build.add_argument(
-        "extra", nargs="*", choices=["istioctl", "metrics-server", "kwok", []], help="also build these"
-    )
+    build.add_argument("extra", nargs="*", metavar="PROGRAM", help="also build these: istioctl, metrics-server, kwok")
     up = add_for_bed("up", _up, "start a bed and leave it running")
     up.add_argument("--clusters", type=int, default=1, metavar="N", help="one to three (default: 1)")
-    up.add_argument(
-        "--nodes", type=int, default=1, metavar="N", help="nodes of each cluster, one or two (default: 1)"
-    )
+    up.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of each cluster, one or two (default: 1)")
     up.add_argument("--flat", action="store_true", help="route between the pods of all clusters")
     up.add_argument("--metrics-server", action="store_true", help="serve the metrics API too")
     add_istio_version(up)
     down = add_for_bed("down", _down, "remove every trace of a bed")
     down.add_argument("--all", action="store_true", help="of every bed")
     add("status", _status, "list the beds")
-    left = add(
-        "leftovers", _leftovers, "list what remains of beds that do not run; fails if there is anything"
-    )
+    left = add("leftovers", _leftovers, "list what remains of beds that do not run; fails if there is anything")
     left.add_argument("--name", help="list what there is of this bed, running or not")
     add_for_bed("kubeconfig", _kubeconfig, "print the path of a bed's kubeconfig")
     load = add_for_bed("load-image", _load_image, "import image archives into every node of a bed")
     load.add_argument("archive", nargs="+", type=Path, help="an OCI or Docker archive")
-    product = add(
-        "product-image", _product_image, "build the product's image from its Dockerfile; print the archive"
-    )
+    product = add("product-image", _product_image, "build the product's image from its Dockerfile; print the archive")
     product.add_argument(
         "--repository", type=Path, default=Path(__file__).parents[2], help="the folder with Dockerfile"
     )
     product.add_argument("--image", required=True, metavar="NAME:TAG")
-    add_for_bed(
-        "load-balancers", _load_balancers, "give an address to LoadBalancer Services that wait for one"
-    )
+    add_for_bed("load-balancers", _load_balancers, "give an address to LoadBalancer Services that wait for one")
     return parser
 
 

@@ -43,9 +43,7 @@ class ApiServer:
         self._at = config.Endpoints("127.0.0.1", port, etcd_port, peer_port)
         self._authority = pki.issue_control_plane(self._pki, ["127.0.0.1", SERVICE_ADDRESS])
         self.kubeconfig = folder / "kubeconfig"
-        pki.write_kubeconfig(
-            self.kubeconfig, "api", self.url, self.authority, pki.Identity(self.certificate, self.key)
-        )
+        pki.write_kubeconfig(self.kubeconfig, "api", self.url, self.authority, pki.Identity(self.certificate, self.key))
         binaries = programs.kubernetes_programs()
         self._etcd = self._child(config.etcd(binaries, folder / "etcd", self._pki, self._at))
         self._apiserver = self._child(config.kube_apiserver(binaries, self._pki, self._at, tuple(extra_args)))
@@ -78,9 +76,7 @@ class ApiServer:
         """A kubeconfig with a client certificate for any user, who may do what RBAC lets them."""
         name = "user-" + "".join(letter if letter.isalnum() else "-" for letter in "-".join([user, *groups]))
         identity = self._authority.issue(name, user, groups=groups)
-        return pki.write_kubeconfig(
-            self.folder / f"{name}.kubeconfig", "api", self.url, self.authority, identity
-        )
+        return pki.write_kubeconfig(self.folder / f"{name}.kubeconfig", "api", self.url, self.authority, identity)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
         environment = {**os.environ, "KUBECACHEDIR": str(self.folder / "kubectl-cache")}

@@ -267,9 +267,7 @@ class KubeconfigBackend:
         assert self._folder is not None
         path = self._folder / "".join(letter if letter.isalnum() else "-" for letter in context)
         path.touch(mode=0o600)
-        path.write_text(
-            run(["kubectl", "config", "view", "--raw", "--minify", "--flatten", "--context", context])
-        )
+        path.write_text(run(["kubectl", "config", "view", "--raw", "--minify", "--flatten", "--context", context]))
         return Member(context, path)
 
     def down(self) -> None:

@@ -41,10 +41,7 @@ def remove(bed: str) -> None:
 
 def existing(bed: str | None = None) -> list[Path]:
     groups = [
-        group
-        for hierarchy, _ in _hierarchies()
-        for group in (hierarchy / ROOT).glob(bed or "*")
-        if group.is_dir()
+        group for hierarchy, _ in _hierarchies() for group in (hierarchy / ROOT).glob(bed or "*") if group.is_dir()
     ]
     return sorted(groups)
 

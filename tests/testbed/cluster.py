@@ -144,9 +144,10 @@ def up(
     try:
         with step(f"bed {name}: {clusters} cluster(s) of {nodes} node(s)"):
             bed = _start(state, kubernetes, root)
-            for cluster in bed.clusters if metrics_archive else ():
-                cluster.load_image(metrics_archive)
-                cluster.apply((_MANIFESTS / "metrics-server.yaml").read_text())
+            if metrics_archive:
+                for cluster in bed.clusters:
+                    cluster.load_image(metrics_archive)
+                    cluster.apply((_MANIFESTS / "metrics-server.yaml").read_text())
             if not owned:
                 for running in _lifelines.pop(name):
                     running.detach()
@@ -223,9 +224,7 @@ _lifelines: dict[str, list[node.RunningNode]] = {}
 
 def _claim(name: str, *, clusters: int, nodes: int, flat: bool) -> BedState:
     """Gives the bed an index that no other bed and no route of the machine uses, and records it."""
-    plan_bed(
-        name, 0, clusters=clusters, nodes=nodes, flat=flat
-    )  # refuses what cannot be, before anything is made
+    plan_bed(name, 0, clusters=clusters, nodes=nodes, flat=flat)  # refuses what cannot be, before anything is made
     with registry_lock():
         if BedState.load(name) is not None:
             raise TestbedError(f"bed {name} exists", f"python -m testbed down --name {name}")
@@ -237,7 +236,11 @@ def _claim(name: str, *, clusters: int, nodes: int, flat: bool) -> BedState:
             raise TestbedError("every node network of the address plan is in use", "python -m testbed status")
         state = BedState(name, index, clusters, nodes, flat, owner=Process.of(os.getpid()))
         state.save()
-        make_mount_points([*NODE_FOLDERS.values(), *NODE_SCRATCH])
+        try:
+            make_mount_points([*NODE_FOLDERS.values(), *NODE_SCRATCH])
+        except BaseException:
+            forget(name)
+            raise
         return state
 
 
@@ -273,9 +276,7 @@ def _make_ready(cluster: Cluster, alive: Callable[[], bool]) -> None:
 
     def nodes_ready() -> bool:
         entries = client.get("/api/v1/nodes")["items"]
-        return len(entries) == len(cluster.plan.nodes) and all(
-            _condition(entry, "Ready") for entry in entries
-        )
+        return len(entries) == len(cluster.plan.nodes) and all(_condition(entry, "Ready") for entry in entries)
 
     def dns_ready() -> bool:
         return _condition(client.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns"), "Available")
@@ -323,9 +324,7 @@ def _running(name: str) -> BedState:
     state = BedState.load(name)
     if state is None:
         known = ", ".join(bed.name for bed in all_beds()) or "none"
-        raise TestbedError(
-            f"there is no bed {name} (there is: {known})", f"python -m testbed up --name {name}"
-        )
+        raise TestbedError(f"there is no bed {name} (there is: {known})", f"python -m testbed up --name {name}")
     if not state.running():
         raise TestbedError(f"bed {name} is not running any more", f"python -m testbed down --name {name}")
     return state

@@ -118,9 +118,7 @@ def kube_apiserver(program: Path, pki: Path, at: Endpoints, extra: tuple[str, ..
     return Command(command.name, command.argv + extra)
 
 
-def kube_controller_manager(
-    program: Path, pki: Path, kubeconfig: Path, extra: tuple[str, ...] = ()
-) -> Command:
+def kube_controller_manager(program: Path, pki: Path, kubeconfig: Path, extra: tuple[str, ...] = ()) -> Command:
     command = _command(
         "kube-controller-manager",
         program,
@@ -176,8 +174,7 @@ def kubelet(program: Path, node: NodePlan, config: Path, kubeconfig: Path) -> Co
             "kubeconfig": str(kubeconfig),
             "hostname-override": node.name,
             "node-ip": node.address,
-            "node-labels": "topology.kubernetes.io/region=testbed,"
-            f"topology.kubernetes.io/zone=zone-{node.number}",
+            "node-labels": f"topology.kubernetes.io/region=testbed,topology.kubernetes.io/zone=zone-{node.number}",
         },
     )
 
@@ -327,9 +324,7 @@ def node_ruleset(node: NodePlan, routes: NodeRoutes) -> str:
 
 def _command(component: str, program: Path, flags: dict[str, str]) -> Command:
     # The multi-call binary runs the component it is called by: `program` is the folder of its links.
-    return Command(
-        component, (str(program / component), *(f"--{flag}={value}" for flag, value in flags.items()))
-    )
+    return Command(component, (str(program / component), *(f"--{flag}={value}" for flag, value in flags.items())))
 
 
 def _json(content: dict[str, object]) -> str:

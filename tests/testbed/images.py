@@ -34,7 +34,6 @@ ATTEMPTS = 3
 
 COREDNS_IMAGE = "docker.io/meshwright/coredns:1.15.0"
 METRICS_SERVER_IMAGE = "docker.io/meshwright/metrics-server:0.9.0"
-KWOK_IMAGE = "docker.io/meshwright/kwok:0.7.0"
 APP_IMAGE = "docker.io/meshwright/testbed-app:1"
 BASE_IMAGE = "docker.io/meshwright/testbed-base:1"
 
@@ -64,9 +63,7 @@ def cluster_archive(istio: IstioImages = DEFAULT_ISTIO) -> Path:
     """The archive with all that a cluster starts with: pause, coredns, pilot, proxyv2, the test workload."""
     folder = _folder()
     images = [
-        Image(
-            PAUSE_IMAGE, (_program_layer(programs.build(programs.pause()), "pause"),), entrypoint=("/pause",)
-        ),
+        Image(PAUSE_IMAGE, (_program_layer(programs.build(programs.pause()), "pause"),), entrypoint=("/pause",)),
         Image(
             COREDNS_IMAGE,
             (_program_layer(programs.build(programs.coredns()), "coredns"),),
@@ -117,9 +114,7 @@ def product_image(repository: Path, name: str) -> Path:
 
 
 def _pilot(istio: IstioImages) -> Image:
-    layer = _program_layer(
-        programs.build(programs.pilot_discovery(istio.version)), "usr/local/bin/pilot-discovery"
-    )
+    layer = _program_layer(programs.build(programs.pilot_discovery(istio.version)), "usr/local/bin/pilot-discovery")
     return Image(istio.pilot, (layer,), entrypoint=("/usr/local/bin/pilot-discovery",), user="1337:1337")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import cgroups, network
 from .node import MARK
-from .state import all_beds, bed_folder, made_mount_points, state_folder
+from .state import all_beds, made_mount_points, state_folder
 
 
 def leftovers(name: str | None = None) -> list[str]:
@@ -33,11 +33,7 @@ def _processes() -> list[tuple[str, str]]:
             program = (folder / "comm").read_text().strip()
         except OSError:  # it ended in the meantime
             continue
-        beds = [
-            entry.partition(b"=")[2].decode()
-            for entry in environment
-            if entry.startswith(f"{MARK}=".encode())
-        ]
+        beds = [entry.partition(b"=")[2].decode() for entry in environment if entry.startswith(f"{MARK}=".encode())]
         found += [(bed, f"process {folder.name} ({program})") for bed in beds]
     return found
 
@@ -54,17 +50,11 @@ def _mounts() -> list[tuple[str, str]]:
     root = f"{state_folder()}/"
     places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [
-        (place.removeprefix(root).partition("/")[0], f"mount {place}")
-        for place in places
-        if place.startswith(root)
+        (place.removeprefix(root).partition("/")[0], f"mount {place}") for place in places if place.startswith(root)
     ]
 
 
 def _folders() -> list[tuple[str, str]]:
     if not state_folder().is_dir():
         return []
-    return [
-        (entry.name, f"folder {bed_folder(entry.name)}")
-        for entry in state_folder().iterdir()
-        if entry.is_dir()
-    ]
+    return [(entry.name, f"folder {entry}") for entry in state_folder().iterdir() if entry.is_dir()]

@@ -47,9 +47,7 @@ def existing(bed: str | None = None) -> list[tuple[str, str]]:
 def taken(subnet: str) -> bool:
     """Whether the machine has a route into the network already: a bed must not hide it."""
     wanted = ipaddress.ip_network(subnet)
-    routes: list[dict[str, Any]] = json.loads(
-        run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"
-    )
+    routes: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]")
     for route in routes:
         destination = str(route["dst"])
         if destination != "default" and wanted.overlaps(ipaddress.ip_network(destination, strict=False)):

@@ -64,8 +64,13 @@ def start(
         raise
     finally:
         os.close(reading)
-    network.attach(bed, node, init.pid)
-    return RunningNode(node, NodeProcesses(init, Process.of(process.pid)), lifeline, process)
+    running = RunningNode(node, NodeProcesses(init, Process.of(process.pid)), lifeline, process)
+    try:
+        network.attach(bed, node, init.pid)
+    except BaseException:
+        running.end()
+        raise
+    return running
 
 
 def enter(init: Process, *argv: str | Path, timeout: float = 60) -> str:
@@ -123,9 +128,7 @@ def _spawn(bed: str, spec: Path, folder: Path, reading: int) -> tuple[subprocess
         time.sleep(0.01)
     process.kill()
     process.wait()
-    raise TestbedError(
-        f"the namespaces of a node could not be made: {(folder / 'logs' / 'init.log').read_text()}"
-    )
+    raise TestbedError(f"the namespaces of a node could not be made: {(folder / 'logs' / 'init.log').read_text()}")
 
 
 def _write_files(
@@ -164,9 +167,7 @@ def _write_files(
     return folder / "spec.json"
 
 
-def _stages(
-    cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path
-) -> list[dict[str, Any]]:
+def _stages(cluster: ClusterPlan, node: NodePlan, folder: Path, pki: Path, programs: Path) -> list[dict[str, Any]]:
     """The programs in order: the API server first, because a client without one waits longer each time."""
     at = config.Endpoints(cluster.nodes[0].address, 6443, 2379, 2380)
     runtime = config.containerd(folder / "containerd.toml")

@@ -30,7 +30,7 @@ class Layer:
 
     @classmethod
     def of(cls, path: Path) -> Layer:
-        """Kept beside the file, which never changes: hashing a large one takes longer than starting a program."""
+        """The digest is kept beside the file, which never changes: hashing a large one takes its time."""
         beside = path.with_suffix(".digest")
         if not beside.exists():
             with path.open("rb") as file:
@@ -52,10 +52,8 @@ class Image:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def write_layer(
-    path: Path, files: Sequence[tuple[Path, str, int]], folders: Sequence[tuple[str, int]] = ()
-) -> Layer:
-    """Writes a layer of (source, path in image, mode) files and (path, mode) folders; the same in, the same out."""
+def write_layer(path: Path, files: Sequence[tuple[Path, str, int]], folders: Sequence[tuple[str, int]] = ()) -> None:
+    """A layer of (source, path in image, mode) files and (path, mode) folders; the same in, the same out."""
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, mode in folders:
             entry = tarfile.TarInfo(name.strip("/"))

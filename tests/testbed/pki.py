@@ -30,9 +30,7 @@ class Identity:
 class Authority:
     """A certificate authority in a folder: `<name>.crt`, `<name>.key`."""
 
-    def __init__(
-        self, folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
-    ) -> None:
+    def __init__(self, folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.folder = folder
         self.identity = Identity(folder / f"{name}.crt", folder / f"{name}.key")
         self._certificate = certificate
@@ -60,16 +58,12 @@ class Authority:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return cls(folder, name, certificate, key)
 
-    def issue(
-        self, name: str, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()
-    ) -> Identity:
+    def issue(self, name: str, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> Identity:
         """A certificate of client `user` in `groups`; with `hosts` (names or addresses) it serves as well."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
-        builder = _builder(
-            x509.Name(attributes), self._certificate.subject, key.public_key(), self._key.public_key()
-        )
+        builder = _builder(x509.Name(attributes), self._certificate.subject, key.public_key(), self._key.public_key())
         purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if hosts:
             purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)

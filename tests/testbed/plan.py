@@ -80,12 +80,16 @@ class NodeRoutes:
     unmasked: tuple[str, ...]
 
 
+def check_name(name: str) -> str:
+    """The name is one of folders and nodes; what could be a path to elsewhere is refused."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", name):
+        raise TestbedError(f"{name!r} cannot name a bed", "use at most 20 lower-case letters, digits and dashes")
+    return name
+
+
 def plan_bed(name: str, index: int, *, clusters: int = 1, nodes: int = 1, flat: bool = False) -> BedPlan:
     """The plan of bed `name`; `flat` lets pods of all its clusters reach each other without a gateway."""
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", name):
-        raise TestbedError(
-            f"{name!r} cannot name a bed", "use at most 20 lower-case letters, digits and dashes"
-        )
+    check_name(name)
     if not 1 <= clusters <= CLUSTERS:
         raise TestbedError(f"a bed has one to {CLUSTERS} clusters, not {clusters}")
     if not 1 <= nodes <= NODES:
@@ -124,10 +128,7 @@ def routes(bed: BedPlan, cluster: ClusterPlan, node: NodePlan) -> NodeRoutes:
     reachable = bed.clusters if bed.flat else (cluster,)
     return NodeRoutes(
         via=tuple(
-            (other.pod_cidr, other.address)
-            for peer in reachable
-            for other in peer.nodes
-            if other.name != node.name
+            (other.pod_cidr, other.address) for peer in reachable for other in peer.nodes if other.name != node.name
         ),
         unmasked=tuple(peer.pod_cidr for peer in reachable),
     )

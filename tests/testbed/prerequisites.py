@@ -44,9 +44,7 @@ def check() -> None:
     if sys.platform != "linux":
         raise TestbedError("the local test bed needs Linux", "set MESHWRIGHT_E2E_BACKEND=kind")
     if os.geteuid() != 0:
-        raise TestbedError(
-            "the local test bed needs root", "run this as root, or set MESHWRIGHT_E2E_BACKEND=kind"
-        )
+        raise TestbedError("the local test bed needs root", "run this as root, or set MESHWRIGHT_E2E_BACKEND=kind")
     if absent := missing():
         raise TestbedError(f"not installed: {' '.join(absent)}", "python -m testbed prereqs")
     for folder in ("/usr/sbin", "/sbin"):
@@ -62,9 +60,7 @@ def install() -> None:
         say("every package that the test bed needs is installed")
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise TestbedError(
-            f"not installed: {' '.join(absent)}", "install them as root with the system's package tool"
-        )
+        raise TestbedError(f"not installed: {' '.join(absent)}", "install them as root with the system's package tool")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for attempt in range(1, ATTEMPTS + 1):
         try:

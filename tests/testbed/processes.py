@@ -43,9 +43,7 @@ class Child:
         """Raises what it said last if it ended by itself."""
         if self._process is not None and self._process.poll() is not None:
             said = "\n    ".join(self.log.read_text(errors="replace").splitlines()[-4:])
-            raise ChildEndedError(
-                f"{Path(self.argv[0]).name} ended with code {self._process.returncode}:\n    {said}"
-            )
+            raise ChildEndedError(f"{Path(self.argv[0]).name} ended with code {self._process.returncode}:\n    {said}")
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)

@@ -74,9 +74,7 @@ class Product:
                     self._backend.load_image(images.cluster_archive(), images.APP_IMAGE)
         with step("install the operator: kubectl apply --server-side -k manifests/default"):
             self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(MANIFESTS))
-            self.kubectl(
-                "-n", NAMESPACE, "rollout", "status", "deployment/meshwright", "--timeout=120s", timeout=130
-            )
+            self.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/meshwright", "--timeout=120s", timeout=130)
 
     def mesh(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """A MeshInstall with what this back end's data plane needs."""
@@ -87,9 +85,7 @@ class Product:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
     def wait_ready(self, mesh: str, *, seconds: int = 90) -> None:
-        self.kubectl(
-            "wait", f"mesh/{mesh}", "--for=condition=Ready", f"--timeout={seconds}s", timeout=seconds + 10
-        )
+        self.kubectl("wait", f"mesh/{mesh}", "--for=condition=Ready", f"--timeout={seconds}s", timeout=seconds + 10)
 
     def condition(self, mesh: str, kind: str = "Ready") -> dict[str, Any]:
         """The condition, or an empty one where the mesh has none yet."""

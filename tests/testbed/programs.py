@@ -70,9 +70,7 @@ def pause() -> Program:
 
 
 def pilot_discovery(version: str = ISTIO_VERSION) -> Program:
-    return _istio(
-        "pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery", "vtprotobuf,disable_pgv", version
-    )
+    return _istio("pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery", "vtprotobuf,disable_pgv", version)
 
 
 def pilot_agent(version: str = ISTIO_VERSION) -> Program:
@@ -130,9 +128,7 @@ def kubectl() -> Path:
 
 def envoy_bootstrap_template() -> Path:
     """The bootstrap template that pilot-agent fills in for Envoy, from Istio's module."""
-    folder = _go(
-        ["list", "-m", "-f", "{{.Dir}}", "istio.io/istio"], SOURCES / "istio", "find Istio's module"
-    ).strip()
+    folder = _go(["list", "-m", "-f", "{{.Dir}}", "istio.io/istio"], SOURCES / "istio", "find Istio's module").strip()
     if not folder:  # not downloaded yet
         _go(["mod", "download", "istio.io/istio"], SOURCES / "istio", "download Istio's module")
         folder = _go(["list", "-m", "-f", "{{.Dir}}", "istio.io/istio"], SOURCES / "istio", "find it").strip()
@@ -142,9 +138,7 @@ def envoy_bootstrap_template() -> Path:
 def kwok_stages() -> Path:
     """The folder with the stage files of the KWOK version that `kwok` builds."""
     version = kwok().installed.rpartition("@")[2]
-    answer = _go(
-        ["mod", "download", "-json", f"sigs.k8s.io/kwok@{version}"], SOURCES / "pause", "find KWOK's module"
-    )
+    answer = _go(["mod", "download", "-json", f"sigs.k8s.io/kwok@{version}"], SOURCES / "pause", "find KWOK's module")
     found = re.search(r'"Dir": "([^"]+)"', answer)
     if not found:
         raise TestbedError("the module of KWOK has no folder")
@@ -153,9 +147,7 @@ def kwok_stages() -> Path:
 
 def _fingerprint(program: Program) -> str:
     folder = SOURCES / program.module
-    files = (
-        [folder / name for name in ("go.mod", "go.sum")] + list(folder.glob("*.go")) if program.module else []
-    )
+    files = [folder / name for name in ("go.mod", "go.sum")] + list(folder.glob("*.go")) if program.module else []
     words = [program.package, program.tags, program.link_flags, program.installed, go_version()]
     return fingerprint(words=words, files=[file for file in files if file.exists()])
 
@@ -177,9 +169,7 @@ def _build_into(program: Program, folder: Path) -> None:
 
 def _forget_older(folder: Path, name: str) -> None:
     """Two generations stay, so that switching between two branches rebuilds nothing."""
-    builds = [
-        path for path in folder.parent.glob(f"{name}-*") if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.name)
-    ]
+    builds = [path for path in folder.parent.glob(f"{name}-*") if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.name)]
     for old in sorted(builds, key=lambda path: path.stat().st_mtime, reverse=True)[4:]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -187,16 +177,12 @@ def _forget_older(folder: Path, name: str) -> None:
 @cache
 def go_version() -> str:
     if shutil.which("go") is None:
-        raise TestbedError(
-            "Go is not installed", "install Go {}.{} or newer and put it on PATH".format(*GO_MINIMUM)
-        )
+        raise TestbedError("Go is not installed", "install Go {}.{} or newer and put it on PATH".format(*GO_MINIMUM))
     # Asked inside a module, because its go line may select a newer toolchain.
     version = run(["go", "env", "GOVERSION"], cwd=SOURCES / "istio", timeout=300).strip()
     found = re.match(r"go(\d+)\.(\d+)", version)
     if not found or (int(found[1]), int(found[2])) < GO_MINIMUM:
-        raise TestbedError(
-            f"Go is {version}", "install Go {}.{} or newer and put it on PATH".format(*GO_MINIMUM)
-        )
+        raise TestbedError(f"Go is {version}", "install Go {}.{} or newer and put it on PATH".format(*GO_MINIMUM))
     return version
 
 

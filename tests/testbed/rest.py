@@ -25,9 +25,7 @@ class Client:
         self.server: str = cluster["server"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self._tls = ssl.create_default_context(cadata=authority)
-        with (
-            tempfile.NamedTemporaryFile() as pair
-        ):  # the standard library takes client certificates as files only
+        with tempfile.NamedTemporaryFile() as pair:  # the standard library takes client certificates as files only
             pair.write(base64.b64decode(user["client-certificate-data"]))
             pair.write(base64.b64decode(user["client-key-data"]))
             pair.flush()
@@ -49,9 +47,7 @@ class Client:
             return False
         return True
 
-    def _request(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
-    ) -> Any:
+    def _request(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
         return json.loads(self._send(method, path, body, kind))
 
     def _send(

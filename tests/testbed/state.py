@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .plan import BedPlan, plan_bed
+from .plan import BedPlan, check_name, plan_bed
 
 DEATH_SECONDS = 30
 _MADE = "made-folders.json"
@@ -25,7 +25,7 @@ def state_folder() -> Path:
 
 
 def bed_folder(name: str) -> Path:
-    return state_folder() / name
+    return state_folder() / check_name(name)
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ class BedState:
 
     def running(self) -> bool:
         nodes = self.plan.nodes
-        return len(self.processes) == len(nodes) and all(
-            node.init.alive() for node in self.processes.values()
-        )
+        return len(self.processes) == len(nodes) and all(node.init.alive() for node in self.processes.values())
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -125,10 +123,13 @@ def all_beds() -> list[BedState]:
 
 @contextmanager
 def registry_lock() -> Iterator[None]:
-    """Held while an index is given out or a bed is removed. The file stays in /run, outside the state."""
-    with Path("/run/meshwright-testbed.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Held while an index is given out or a bed is removed. A lock on the parent folder leaves no file behind."""
+    folder = os.open(state_folder().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def make_mount_points(paths: Iterable[str]) -> None:

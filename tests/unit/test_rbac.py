@@ -88,12 +88,11 @@ def used() -> Iterator[tuple[str, Permission]]:
     for where, call in calls():
         assert isinstance(call.func, ast.Attribute)
         kind = call.args[0]
-        # A kind that is not spelled out is one of those that a MeshInstall becomes.
-        named: tuple[Kind, ...] = (
-            (getattr(kinds, kind.id),) if isinstance(kind, ast.Name) and kind.id.isupper() else (*OWNED, NAMESPACE, CRD)
-        )
-        if not isinstance(kind, ast.Name) or not kind.id.isupper():
-            named = OWNED if where.startswith("remove") else named
+        named: tuple[Kind, ...]
+        if isinstance(kind, ast.Name) and kind.id.isupper():
+            named = (getattr(kinds, kind.id),)
+        else:  # one of those that a MeshInstall becomes; all but two of them go with it
+            named = OWNED if where.startswith("remove") else (*OWNED, NAMESPACE, CRD)
         part = next((key.value for key in call.keywords if key.arg == "subresource"), None)
         for each in named:
             resource = f"{each.plural}/{part.value}" if isinstance(part, ast.Constant) else each.plural

@@ -62,7 +62,7 @@ def objects(mesh: MeshInstall, *, crds: bool) -> Iterator[Manifest]:
                 yield from (rendered.manifest for rendered in wave.objects)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Multi-line text (the injection template, the mesh config) as blocks, so that people can read it."""
 
 

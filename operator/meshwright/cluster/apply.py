@@ -16,7 +16,6 @@ from meshwright.mesh.objects import Key, Rendered, Wave
 MANAGER = "meshwright"
 BIRTH_MANAGER = "meshwright-birth"  # owns what is set once and belongs to somebody else afterwards
 AT_ONCE = 16  # requests in flight
-POLL = 0.1  # seconds between looks while it is worth staying for a wave
 NAMED = 20  # changes that an outcome names
 # What a dry run changes although nothing would change.
 VOLATILE = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
@@ -58,13 +57,15 @@ class Applier:
         live = await self._read(waves)
         refuse_foreign(live, mesh)
         outcome = Outcome()
+        applied: dict[Key, Manifest] = {}
         for wave in waves:
-            applied = await asyncio.gather(
-                *(self._apply_one(each, live.get(each.key), outcome, dry_run=dry_run) for each in wave.objects)
-            )
-            if not dry_run and (waiting := await self._settle(wave, dict(applied))):
+            if not dry_run and (waiting := wave.after(applied)):
                 outcome.waiting = waiting
                 break
+            results = await asyncio.gather(
+                *(self._apply_one(each, live.get(each.key), outcome, dry_run=dry_run) for each in wave.objects)
+            )
+            applied.update(results)
         return outcome
 
     async def _read(self, waves: Iterable[Wave]) -> dict[Key, Manifest]:
@@ -103,16 +104,6 @@ class Applier:
 
     def _in_sync(self, rendered: Rendered, live: Manifest) -> bool:
         return self._applied.get(rendered.key) == (rendered.digest, _incarnation(live))
-
-    async def _settle(self, wave: Wave, live: dict[Key, Manifest]) -> str | None:
-        """What `wave` still waits for, after its patience."""
-        attempts = int(wave.patience / POLL)
-        while (waiting := wave.waits_for(live)) and attempts > 0:
-            attempts -= 1
-            await asyncio.sleep(POLL)
-            fresh = await asyncio.gather(*(self._get(key) for key in live))
-            live = {key: manifest for key, manifest in zip(live, fresh, strict=True) if manifest}
-        return waiting
 
 
 def refuse_foreign(live: Mapping[Key, Manifest], mesh: str) -> None:

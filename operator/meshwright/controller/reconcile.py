@@ -14,7 +14,7 @@ import structlog
 
 from meshwright.api.conditions import REASONS
 from meshwright.api.errors import ExternalError, FinalError, MeshwrightError, TransientError
-from meshwright.api.meshinstall import FINALIZER, MeshInstall, MeshSpec, Mode
+from meshwright.api.meshinstall import FINALIZER, MeshInstall, MeshSpec, Mode, parse_status
 from meshwright.cluster.apply import Applier
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import gather
@@ -178,6 +178,7 @@ def _readable(manifest: Manifest) -> MeshInstall:
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
             spec=MeshSpec(version="0.0.0"),
+            status=parse_status(manifest.get("status") or {}),  # what runs is still known
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -45,29 +45,33 @@ class Rendered:
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
 
-def nothing_to_wait_for(_live: Mapping[Key, Manifest]) -> str | None:
-    return None
+Live = Mapping[Key, Manifest]
+
+
+def at_once(_live: Live) -> str | None:
+    """No condition."""
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Objects that are applied together. The next wave starts when `waits_for` says nothing more."""
+    """Objects that are applied together, once `after` has nothing to wait for in what was applied before."""
 
     name: str
     objects: tuple[Rendered, ...]
-    waits_for: Callable[[Mapping[Key, Manifest]], str | None] = field(default=nothing_to_wait_for)
-    patience: float = 0.0  # seconds worth staying for; after them the next event brings us back
+    after: Callable[[Live], str | None] = at_once
 
 
-def crds_established(live: Mapping[Key, Manifest]) -> str | None:
+def crds_established(live: Live) -> str | None:
     for key, manifest in live.items():
+        if key.kind != "CustomResourceDefinition":
+            continue
         conditions = (manifest.get("status") or {}).get("conditions") or ()
         if not any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
             return f"{key} to be established"
     return None
 
 
-def deployments_available(live: Mapping[Key, Manifest]) -> str | None:
+def deployments_available(live: Live) -> str | None:
     for key, manifest in live.items():
         if key.kind != "Deployment":
             continue

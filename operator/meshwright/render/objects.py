@@ -21,7 +21,6 @@ from meshwright.mesh.objects import Manifest, Rendered, Wave, crds_established, 
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 
-CRD_PATIENCE = 10.0  # seconds; an API server serves a new kind within one
 INJECTION_TEMPLATES = ("sidecar",)
 NOT_MADE_YET = "not-made-yet"  # in a plan, or rendered without a cluster
 
@@ -35,7 +34,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         return tuple(_ours(plane, name, document) for document in documents)
 
     return (
-        Wave("crds", _crds(), waits_for=crds_established, patience=CRD_PATIENCE),
+        Wave("crds", _crds()),
         Wave("namespace", component("namespace", "namespace/namespace.yaml.j2")),
         Wave("identity", component("istiod", "istiod/identity.yaml.j2")),
         # A binding is refused while its role is missing: whoever binds must hold what the role holds.
@@ -51,13 +50,19 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
                 injector_values=json.dumps(plane.injector_values, indent=2, sort_keys=True),
             ),
         ),
-        Wave("control plane", component("istiod", "istiod/controlplane.yaml.j2"), waits_for=deployments_available),
+        Wave("control plane", component("istiod", "istiod/controlplane.yaml.j2")),
+        # Earlier, a webhook that nobody answers would keep everybody's pods from being made.
         Wave(
             "webhooks",
             (*component("webhooks", "webhooks/mutating.yaml.j2"),
              *_born(component("webhooks", "webhooks/validating.yaml.j2"), _ignore_failures)),
+            after=deployments_available,
         ),
-        Wave("policy", component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls])),
+        Wave(
+            "policy",
+            component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
+            after=crds_established,
+        ),
     )  # fmt: skip
 
 

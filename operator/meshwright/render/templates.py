@@ -39,7 +39,7 @@ def static(path: str) -> str:
     return files("meshwright").joinpath("templates", *path.split("/")).read_text()
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """YAML that people read in a ConfigMap, and that YAML 1.1 and 1.2 readers understand alike."""
 
 

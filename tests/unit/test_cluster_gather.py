@@ -1,0 +1,182 @@
+"""gather: manifests as the API server gives them become the snapshot's facts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshes import NOW, manifest
+from meshwright.api.errors import InvalidSpec
+from meshwright.cluster.client import Client
+from meshwright.cluster.gather import gather
+from meshwright.cluster.kinds import KINDS, kind_of
+from meshwright.mesh.observed import Injector, Istiod, Neighbour, Observed, Trouble
+
+Json = dict[str, Any]
+
+
+class Still(Client):
+    """A client that answers from a table: objects by plural."""
+
+    def __init__(self, **objects: list[Json]) -> None:  # no connection
+        self.objects = objects
+        self.listed: list[tuple[str, str, str, bool]] = []
+
+    async def version(self) -> str:
+        return "v1.36.1"
+
+    async def get(self, kind: Any, name: str, namespace: str = "", *, metadata_only: bool = False) -> Json | None:
+        return next((each for each in self.objects.get(kind.plural, []) if each["metadata"]["name"] == name), None)
+
+    async def list(self, kind: Any, namespace: str = "", *, labels: str = "", metadata_only: bool = False) -> Any:
+        self.listed.append((kind.plural, namespace, labels, metadata_only))
+        if kind.plural == "pods":
+            return self.objects.get("proxies" if metadata_only else "pods", [])
+        return self.objects.get(kind.plural, [])
+
+
+def look(client: Still | None = None, **spec: Any) -> Observed:
+    return asyncio.run(gather(client or Still(), manifest(**spec), now=NOW))
+
+
+def test_an_empty_cluster() -> None:
+    seen = look(clusterName="east")
+    assert (seen.now, seen.created, seen.neighbours) == (NOW, "", ())
+    (cluster,) = seen.clusters
+    assert (cluster.name, cluster.kubernetes, cluster.proxies) == ("east", "v1.36.1", 0)
+    assert not cluster.namespace_exists
+    assert (cluster.istiods, cluster.injectors, cluster.troubles) == ((), (), ())
+
+
+def test_a_spec_that_does_not_parse_is_said_before_anything_is_read() -> None:
+    client = Still()
+    with pytest.raises(InvalidSpec):
+        look(client, mtls="maybe")
+    assert client.listed == []
+
+
+def test_pods_are_read_by_label_and_the_many_by_metadata_alone() -> None:
+    client = Still()
+    look(client, namespace="mesh", revision="canary")
+    assert ("pods", "mesh", "app=istiod,istio.io/rev=canary", False) in client.listed
+    assert ("pods", "", "security.istio.io/tlsMode=istio", True) in client.listed
+    assert all(labels for plural, _, labels, _ in client.listed if plural != "meshinstalls")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "exists", "terminating"),
+    [({"name": "istio-system"}, True, False), ({"name": "istio-system", "deletionTimestamp": "x"}, True, True),
+     ({"name": "other"}, False, False)],
+)  # fmt: skip
+def test_the_namespace(metadata: Json, exists: bool, terminating: bool) -> None:  # noqa: FBT001
+    (cluster,) = look(Still(namespaces=[{"metadata": metadata}])).clusters
+    assert (cluster.namespace_exists, cluster.namespace_terminating) == (exists, terminating)
+
+
+def test_neighbours_are_all_but_the_mesh_itself() -> None:
+    others = [
+        {"metadata": {"name": "demo"}, "spec": {}},
+        {"metadata": {"name": "a", "creationTimestamp": "t"}, "spec": {"revision": "canary"}},
+        {"metadata": {"name": "b"}},
+    ]
+    assert look(Still(meshinstalls=others)).neighbours == (Neighbour("a", "canary", "t"), Neighbour("b", "default", ""))
+
+
+FIELDS = [{"manager": "helm"}, {"manager": "kube-controller-manager", "subresource": "status"}, {"manager": "helm"}, {}]
+
+
+def test_an_istiod() -> None:
+    whole = {
+        "metadata": {
+            "namespace": "istio-system", "name": "istiod", "generation": 3, "managedFields": FIELDS,
+            "labels": {"istio.io/rev": "canary", "meshwright.dev/mesh": "demo"},
+        },
+        "spec": {"replicas": 2},
+        "status": {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1},
+    }  # fmt: skip
+    bare: Json = {"metadata": {"namespace": "n", "name": "x"}, "spec": {}}
+    (cluster,) = look(Still(deployments=[whole, bare])).clusters
+    assert cluster.istiods == (
+        Istiod("istio-system", "istiod", "canary", "demo", ("helm",), 3, 2, 2, 1, 1),
+        Istiod("n", "x", "default", None, (), 0, 0, 1, 0, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "trusted"),
+    [
+        ([{"clientConfig": {"caBundle": "x"}}], True),
+        ([{"clientConfig": {"caBundle": "x"}}, {"clientConfig": {}}], False),
+        ([{"clientConfig": {"caBundle": ""}}], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_an_injector_is_trusted_when_every_webhook_has_its_ca(webhooks: list[Json] | None, trusted: bool) -> None:  # noqa: FBT001
+    (cluster,) = look(Still(mutatingwebhookconfigurations=[{"metadata": {"name": "i"}, "webhooks": webhooks}])).clusters
+    assert cluster.injectors == (Injector("i", "default", None, (), trusted),)
+
+
+def waiting(reason: str, message: str = "", last: Json | None = None) -> Json:
+    state: Json = {"name": "discovery", "state": {"waiting": {"reason": reason, "message": message}}}
+    return {"containerStatuses": [state | ({"lastState": {"terminated": last}} if last else {})]}
+
+
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+
+
+@pytest.mark.parametrize(
+    ("status", "troubles"),
+    [
+        (None, ()),
+        ({}, ()),
+        ({"containerStatuses": [{"name": "discovery", "state": {"running": {}}}]}, ()),
+        (waiting("ContainerCreating"), ()),
+        (waiting("PodInitializing"), ()),
+        (waiting("ImagePullBackOff", "Back-off"), (Trouble("p", "discovery", "ImagePullBackOff", "Back-off"),)),
+        (waiting("CrashLoopBackOff", "back-off 10s", {"exitCode": 1, "message": "first\nError: last words\n"}),
+         (Trouble("p", "discovery", "CrashLoopBackOff", "back-off 10s, last exit code 1, Error: last words"),)),
+        (waiting("CrashLoopBackOff", "", {"exitCode": 137}),
+         (Trouble("p", "discovery", "CrashLoopBackOff", "last exit code 137"),)),
+        ({"conditions": [UNSCHEDULABLE]}, (Trouble("p", "", "Unschedulable", "0/1 nodes"),)),
+        ({"conditions": [{**UNSCHEDULABLE, "status": "True"}]}, ()),
+    ],
+)  # fmt: skip
+def test_what_a_pod_suffers_from(status: Json | None, troubles: tuple[Trouble, ...]) -> None:
+    (cluster,) = look(Still(pods=[{"metadata": {"name": "p"}, "status": status}])).clusters
+    assert cluster.troubles == troubles
+
+
+def test_a_pod_that_goes_suffers_from_nothing() -> None:
+    pod = {"metadata": {"name": "p", "deletionTimestamp": "x"}, "status": waiting("Error")}
+    assert look(Still(pods=[pod])).clusters[0].troubles == ()
+
+
+def test_proxies_are_the_living_pods_of_the_revision() -> None:
+    def pod(revision: str | None, **metadata: str) -> Json:
+        return {"metadata": {**metadata, "annotations": {"istio.io/rev": revision} if revision else None}}
+
+    pods = [pod("default"), pod("default"), pod("canary"), pod(None), pod("default", deletionTimestamp="x")]
+    assert look(Still(proxies=pods)).clusters[0].proxies == 2
+    assert look(Still(proxies=pods), revision="canary").clusters[0].proxies == 1
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "path"),
+    [
+        ("v1", "Namespace", "/api/v1/namespaces/n"),
+        ("v1", "Secret", "/api/v1/namespaces/m/secrets/n"),
+        ("apps/v1", "Deployment", "/apis/apps/v1/namespaces/m/deployments/n"),
+        ("meshwright.dev/v1alpha1", "MeshInstall", "/apis/meshwright.dev/v1alpha1/meshinstalls/n"),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole", "/apis/rbac.authorization.k8s.io/v1/clusterroles/n"),
+    ],
+)
+def test_where_a_kind_is_served(api_version: str, kind: str, path: str) -> None:
+    assert kind_of(api_version, kind).path("m", "n") == path
+
+
+def test_lists_over_all_namespaces_have_none_in_their_path() -> None:
+    assert kind_of("v1", "Pod").path() == "/api/v1/pods"
+    assert {kind.group for kind in KINDS.values() if kind.api_version == "v1"} == {""}

@@ -1,0 +1,259 @@
+"""The status, its conditions, and Events."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from meshes import NOW, TRUST, VERSION, istiod, mesh
+from meshwright.api.conditions import REASONS
+from meshwright.api.meshinstall import MeshInstall, MeshStatus
+from meshwright.cluster.apply import Outcome
+from meshwright.controller import report
+from meshwright.controller.report import MESSAGE_LIMIT, NOTE_LIMIT, Attempt
+from meshwright.mesh.checks import Finding
+from meshwright.mesh.observed import Cluster
+
+Json = dict[str, Any]
+
+THEN, WHEN = "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"
+LATER = NOW + dt.timedelta(hours=1)
+SEEN = Cluster("primary", kubernetes="v1.36.1", istiods=(istiod(),), proxies=3)
+
+
+def attempt(subject: MeshInstall | None = None, **parts: Any) -> Attempt:
+    return Attempt(**{"mesh": subject or mesh(), "clusters": (SEEN,), "outcomes": {"primary": Outcome()}, **parts})
+
+
+def conditions(status: Json) -> dict[str, Json]:
+    return {each["type"]: each for each in status["conditions"]}
+
+
+def statuses(status: Json) -> dict[str, str]:
+    return {name: each["status"] for name, each in conditions(status).items()}
+
+
+def after(status: Json, **spec: Any) -> MeshInstall:
+    """The mesh with `status` as what was written last."""
+    return mesh(status=MeshStatus.model_validate(status), **spec)
+
+
+# Conditions
+
+
+def test_installed() -> None:
+    status = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
+    assert statuses(status) == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
+    assert {each["reason"] for each in status["conditions"]} == {"Installed"}
+    assert status["clusters"] == [{
+        "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 3,
+        "controlPlane": {"replicas": 2, "readyReplicas": 2},
+        "trust": {
+            "rootFingerprint": TRUST.root_fingerprint, "rootExpires": "2036-02-27T12:00:00Z",
+            "intermediateFingerprint": TRUST.intermediate_fingerprint, "intermediateExpires": "2027-03-01T12:00:00Z",
+        },
+    }]  # fmt: skip
+    assert (status["clustersReady"], status["proxies"], status["version"]) == ("1/1", 3, VERSION)
+    assert status["observedGeneration"] == 1
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_the_three_conditions_agree_for_every_reason(reason: str) -> None:
+    """kstatus reads Reconciling and Stalled; both at once, or Ready beside either, would contradict itself."""
+    status = report.status_of(attempt(finding=None if reason == "Installed" else Finding(reason, "words")), now=NOW)
+    found = statuses(status)
+    assert found["Ready"] == REASONS[reason].ready
+    assert found["Stalled"] == str(REASONS[reason].stalled)
+    assert (found["Reconciling"], found["Stalled"]) != ("True", "True")
+    if found["Ready"] == "True":
+        assert (found["Reconciling"], found["Stalled"]) == ("False", "False")
+    if found["Ready"] == "False":
+        assert "True" in {found["Reconciling"], found["Stalled"]}
+    if found["Ready"] == "Unknown":
+        assert (found["Reconciling"], found["Stalled"]) == ("False", "False")
+    assert all(each["reason"] == reason for each in status["conditions"])
+    assert all(each["observedGeneration"] == 1 for each in status["conditions"])
+    MeshStatus.model_validate(status)
+
+
+@pytest.mark.parametrize("reason", [name for name, row in REASONS.items() if row.stalled])
+def test_stalled_says_the_next_step(reason: str) -> None:
+    status = report.status_of(attempt(finding=Finding(reason, "what happened")), now=NOW)
+    assert conditions(status)["Stalled"]["message"] == f"what happened. {REASONS[reason].next_step}"
+    assert conditions(status)["Ready"]["message"] == "what happened"
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "kept"),
+    [
+        # the finding before and now; which conditions keep their date because their status stays
+        (None, None, {"Ready", "Reconciling", "Stalled"}),
+        ("Progressing", "Progressing", {"Ready", "Reconciling", "Stalled"}),
+        ("Progressing", "ControlPlaneNotReady", {"Ready", "Reconciling", "Stalled"}),
+        ("Progressing", None, {"Stalled"}),
+        (None, "Progressing", {"Stalled"}),
+        ("Progressing", "PermissionDenied", {"Ready"}),
+        (None, "PermissionDenied", {"Reconciling"}),
+        (None, "Paused", {"Reconciling", "Stalled"}),
+    ],
+)
+def test_a_condition_keeps_its_date_while_its_status_stays(before: str | None, then: str | None, kept: set[str]) -> None:
+    def finding(reason: str | None) -> Finding | None:
+        return Finding(reason, "words") if reason else None
+
+    first = report.status_of(attempt(finding=finding(before)), now=NOW)
+    assert {each["lastTransitionTime"] for each in first["conditions"]} == {THEN}
+    second = report.status_of(attempt(after(first), finding=finding(then)), now=LATER)
+    assert {name for name, each in conditions(second).items() if each["lastTransitionTime"] == THEN} == kept
+    assert {each["lastTransitionTime"] for each in second["conditions"]} <= {THEN, WHEN}
+
+
+def test_a_very_long_message_is_cut() -> None:
+    status = report.status_of(attempt(finding=Finding("ObjectRejected", "ü" * 40_000)), now=NOW)
+    assert len(conditions(status)["Ready"]["message"]) == MESSAGE_LIMIT
+    MeshStatus.model_validate(status)
+
+
+def test_the_same_again_needs_no_write() -> None:
+    first = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
+    second = report.status_of(attempt(after(first), trusts={"primary": TRUST}), now=LATER)
+    assert not report.differs(after(first), second)
+    assert report.differs(mesh(), first)
+    assert report.differs(after(first), report.status_of(attempt(after(first), finding=Finding("Paused", "x")), now=LATER))
+
+
+# The rest of the status
+
+
+@pytest.mark.parametrize(
+    ("reason", "mode", "applied", "version"),
+    [
+        (None, "Apply", True, VERSION),
+        ("Progressing", "Apply", True, VERSION),
+        ("UnsupportedVersion", "Apply", False, "1.30.9"),
+        ("InvalidSpec", "Apply", False, "1.30.9"),
+        ("ClusterUnreachable", "Apply", False, "1.30.9"),
+        ("Planned", "Plan", True, "1.30.9"),
+        ("Paused", "Paused", False, "1.30.9"),
+    ],
+)
+def test_the_version_is_the_one_that_was_applied(reason: str | None, mode: str, applied: bool, version: str) -> None:  # noqa: FBT001
+    subject = mesh(status=MeshStatus(version="1.30.9"), mode=mode)
+    finding = Finding(reason, "words") if reason else None
+    outcomes = {"primary": Outcome()} if applied else {}
+    assert report.status_of(attempt(subject, finding=finding, outcomes=outcomes), now=NOW)["version"] == version
+
+
+def test_what_could_not_be_read_stays_as_it_was_known() -> None:
+    known = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
+    finding = Finding("ClusterUnreachable", "no answer")
+    status = report.status_of(attempt(after(known), clusters=(), outcomes={}, finding=finding), now=LATER)
+    assert status["clusters"] == known["clusters"]
+    assert status["proxies"] == 3
+
+
+def test_a_known_trust_stays_when_this_attempt_did_not_come_to_it() -> None:
+    known = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
+    status = report.status_of(attempt(after(known), finding=Finding("RevisionConflict", "x")), now=LATER)
+    assert status["clusters"][0]["trust"] == known["clusters"][0]["trust"]
+    assert not status["clusters"][0]["ready"]
+    assert status["clustersReady"] == "0/1"
+
+
+def test_a_mesh_that_was_never_read_has_no_cluster_that_is_ready() -> None:
+    status = report.status_of(attempt(clusters=(), outcomes={}, finding=Finding("InvalidSpec", "x")), now=NOW)
+    assert (status["clusters"], status["clustersReady"], status["proxies"]) == ([], "0/1", 0)
+
+
+def test_several_clusters_are_summed_up() -> None:
+    west = Cluster("west", proxies=4)
+    status = report.status_of(attempt(clusters=(SEEN, west), outcomes={"primary": Outcome(), "west": Outcome()}), now=NOW)
+    assert (status["clustersReady"], status["proxies"]) == ("2/2", 7)
+    assert [each["name"] for each in status["clusters"]] == ["primary", "west"]
+    assert status["clusters"][1]["controlPlane"] == {"replicas": 0, "readyReplicas": 0}
+
+
+def test_a_plan_is_told_in_the_mode_plan_alone() -> None:
+    outcome = Outcome(created=2, changed=1, unchanged=3, objects=["create Service n/a"] * 25)
+    finding = Finding("Planned", "words")
+    planned = report.status_of(attempt(mesh(mode="Plan"), outcomes={"primary": outcome}, finding=finding), now=NOW)
+    assert planned["plan"] == {"create": 2, "change": 1, "unchanged": 3, "objects": ["create Service n/a"] * 20}
+    assert "plan" not in report.status_of(attempt(outcomes={"primary": outcome}), now=NOW)
+
+
+def test_nothing_on_the_wire_is_null() -> None:
+    status = report.status_of(attempt(mesh(generation=0), clusters=(Cluster("primary"),)), now=NOW)
+    assert None not in status.values()
+    assert None not in status["clusters"][0].values()
+    assert "observedGeneration" not in status
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (NOW, "2026-03-01T12:00:00Z"),
+        (NOW.replace(microsecond=999_999), "2026-03-01T12:00:00Z"),
+        (NOW.astimezone(dt.timezone(dt.timedelta(hours=5))), "2026-03-01T12:00:00Z"),
+    ],
+)
+def test_times_are_utc_and_whole_seconds(moment: dt.datetime, text: str) -> None:
+    assert report.timestamp(moment) == text
+
+
+# Events
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "turned"),
+    [
+        ("Progressing", "Progressing", False),
+        ("Progressing", "ControlPlaneNotReady", True),
+        ("Progressing", "Installed", True),
+        ("Installed", "Progressing", True),
+        ("Installed", "Installed", False),
+    ],
+)
+def test_a_transition_is_another_reason_or_status_of_ready(before: str, then: str, turned: bool) -> None:  # noqa: FBT001
+    def status(reason: str, subject: MeshInstall | None = None) -> Json:
+        finding = None if reason == "Installed" else Finding(reason, "words differ")
+        return report.status_of(attempt(subject, finding=finding), now=NOW)
+
+    found = report.transition(after(status(before)), status(then))
+    assert (found.reason if found else None) == (then if turned else None)
+
+
+def test_the_first_status_is_a_transition() -> None:
+    found = report.transition(mesh(), report.status_of(attempt(), now=NOW))
+    assert found is not None
+    assert (found.type, found.status) == ("Ready", "True")
+
+
+def turned(reason: str, message: str = "words") -> Json:
+    finding = None if reason == "Installed" else Finding(reason, message)
+    condition = report.transition(mesh(), report.status_of(attempt(finding=finding), now=NOW))
+    assert condition is not None
+    return report.event(mesh(), condition, now=NOW, reporter="meshwright-" + "x" * 200)
+
+
+def test_an_event_has_what_the_api_asks_for() -> None:
+    event = turned("PermissionDenied")
+    assert event["metadata"] == {"generateName": "demo-", "namespace": "default"}
+    assert event["eventTime"] == "2026-03-01T12:00:00.000000Z"
+    assert event["regarding"]["name"] == "demo"
+    assert event["regarding"]["uid"] == "uid-of-demo"
+    assert (event["reason"], event["type"], event["note"]) == ("PermissionDenied", "Warning", "words")
+    assert len(event["reportingInstance"]) <= 128
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_warning_is_what_somebody_must_act_on(reason: str) -> None:
+    assert turned(reason)["type"] == ("Warning" if REASONS[reason].stalled else "Normal")
+
+
+@pytest.mark.parametrize("message", ["x" * 5000, "ü" * 5000, "x" + "𝄞" * 5000])
+def test_a_note_fits_however_its_letters_are_counted(message: str) -> None:
+    note = turned("ObjectRejected", message)["note"]
+    assert NOTE_LIMIT - 4 < len(note.encode()) <= NOTE_LIMIT
+    assert message.startswith(note)
