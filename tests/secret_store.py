@@ -94,16 +94,19 @@ def run_in_order(coroutines: Sequence[Coroutine[Any, Any, T]], choices: Sequence
 
 
 def every_order(start: Callable[[], Sequence[Coroutine[Any, Any, T]]], check: Callable[[list[T]], None]) -> int:
-    """Runs what `start` makes in every order there is, checks the answers of each, and returns how many there were."""
+    """Runs what `start` makes in every order, checks the answers of each, and returns how many orders there were.
+
+    The coroutines must be alike: then it is no loss that the first always begins.
+    """
     count, choices = 0, list[int]([])
     while True:
         answers, widths = run_in_order(start(), choices)
         check(answers)
         count += 1
         taken = [*choices, *[0] * (len(widths) - len(choices))][: len(widths)]
-        while taken and taken[-1] + 1 >= widths[len(taken) - 1]:
+        while len(taken) > 1 and taken[-1] + 1 >= widths[len(taken) - 1]:
             taken.pop()
-        if not taken:
+        if len(taken) == 1:
             return count
         choices = [*taken[:-1], taken[-1] + 1]
 

@@ -61,12 +61,13 @@ async def settle(op: Operator, mesh: Mesh) -> None:
     """The world plays along until the mesh is Ready; then a last look finds nothing to do."""
     for _ in range(8):
         await op.reconcile(mesh)
-        if mesh.condition()["reason"] == "Installed":
+        ready = mesh.condition()
+        if ready["reason"] == "Installed":
             break
-        if mesh.cluster.get(mesh.deployment_path):
-            mesh.istiod_becomes_available()
-        if mesh.cluster.get(mesh.injector_path):
+        if "CA into" in ready["message"]:
             mesh.istiod_writes_its_ca()
+        elif mesh.cluster.get(mesh.deployment_path):
+            mesh.istiod_becomes_available()
     await op.reconcile(mesh)
     assert op.wire.everything_written() == []
     assert mesh.condition()["reason"] == "Installed"
@@ -99,8 +100,20 @@ async def interrupted_install(cluster: Cluster, mesh: Mesh, number: int, *, sent
     return killed
 
 
-@pytest.mark.parametrize("sent", [False, True], ids=["before", "after"])
-async def test_killed_at_every_write(cluster: Cluster, new_mesh: Callable[..., Mesh], sent: bool) -> None:  # noqa: FBT001
+WRITES = 32  # a few more than an install has
+
+
+@pytest.mark.parametrize(
+    ("sent", "numbers"),
+    [
+        pytest.param(False, range(1, WRITES), id="before"),
+        # What the cluster then holds is what it holds before the next write; so some of them will do.
+        pytest.param(True, range(1, WRITES, 4), id="after"),
+    ],
+)
+async def test_killed_at_every_write(
+    cluster: Cluster, new_mesh: Callable[..., Mesh], sent: bool, numbers: range  # noqa: FBT001
+) -> None:
     with short_istio_api():
         undisturbed = new_mesh()
         assert not await interrupted_install(cluster, undisturbed, 0, sent=sent)
@@ -112,12 +125,11 @@ async def test_killed_at_every_write(cluster: Cluster, new_mesh: Callable[..., M
                 mesh = new_mesh()
                 killed = await interrupted_install(cluster, mesh, number, sent=sent)
                 assert canonical(mesh) == expected, f"killed at write {number}"
-                mesh.take_away()
                 return killed
 
-        killed = await asyncio.gather(*(check(number) for number in range(1, 33)))
-    assert sum(killed) >= 25
-    assert not killed[-1]  # so every write of an install was among them
+        killed = await asyncio.gather(*(check(number) for number in numbers))
+        assert not await interrupted_install(cluster, new_mesh(), WRITES, sent=sent)  # so none was left out
+    assert sum(killed) > len(killed) * 0.8
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from meshwright.cluster.client import Client
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.reconcile import Again, Reconciler
 from meshwright.mesh.names import Names
-from meshwright.render import templates
+from meshwright.render import objects
 from testbed.apiserver import ApiServer
 from testbed.console import TestbedError
 
@@ -283,14 +283,15 @@ class Mesh:
         self.cluster.json_patch(f"{self.injector_path}?fieldManager=pilot-discovery", *operations)
 
     def take_away(self) -> None:
-        """Everything, however a test left it; the namespace can only be left behind."""
+        """What other tests would see of it; the rest has names that nobody else uses, and stays."""
         if self.cluster.get(self.path):
             self.cluster.delete(self.path)
             if self.cluster.get(self.path):
                 self.cluster.merge(self.path, {"metadata": {"finalizers": None}})
-        for item in self.objects():
-            if item["kind"] != "Namespace":
-                self.cluster.delete(path_of_item(item))
+        self.cluster.delete(self.injector_path)
+        self.cluster.delete(self.deployment_path)
+        for name in (self.names.validating_webhook, "istiod-default-validator"):
+            self.cluster.delete(f"{WEBHOOKS}/validatingwebhookconfigurations/{name}")
 
 
 # -- the operator, in hand
@@ -364,9 +365,8 @@ class Operator:
 @contextmanager
 def short_istio_api() -> Iterator[None]:
     """One CRD of Istio's fifteen: the others take a second of each test, and matter in one."""
-    version, items = templates.istio_crds()
-    needed = tuple(each for each in items if each["spec"]["names"]["kind"] == "PeerAuthentication")
-    with mock.patch.object(templates, "istio_crds", lambda: (version, needed)):
+    needed = tuple(each for each in objects._crds() if each.key.name.startswith("peerauthentications."))  # noqa: SLF001
+    with mock.patch.object(objects, "_crds", lambda: needed):
         yield
 
 
@@ -404,8 +404,8 @@ def canonical(mesh: Mesh) -> dict[str, Json]:
     return dict(sorted(_canonical(mesh, mesh.objects())))
 
 
-def _canonical(mesh: Mesh, objects: Iterable[Json]) -> Iterator[tuple[str, Json]]:
-    for item in objects:
+def _canonical(mesh: Mesh, items: Iterable[Json]) -> Iterator[tuple[str, Json]]:
+    for item in items:
         item = json.loads(json.dumps(item))  # noqa: PLW2901
         metadata = item["metadata"]
         writers = sorted(

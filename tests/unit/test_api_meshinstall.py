@@ -19,7 +19,6 @@ def test_a_version_is_enough() -> None:
     assert (mesh.spec.mtls, mesh.spec.mode, mesh.spec.control_plane.size) == (MTLS.PERMISSIVE, Mode.APPLY, Size.SMALL)
     assert mesh.spec.mesh_id is None
     assert mesh.status == MeshStatus()
-    assert not mesh.deleting
 
 
 def test_metadata_that_a_reconcile_needs_is_kept() -> None:
@@ -28,7 +27,7 @@ def test_metadata_that_a_reconcile_needs_is_kept() -> None:
         "uid": "u", "generation": 7, "finalizers": ["a", "b"], "deletionTimestamp": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     mesh = MeshInstall.parse(document)
-    assert (mesh.uid, mesh.generation, mesh.finalizers, mesh.deleting) == ("u", 7, ("a", "b"), True)
+    assert (mesh.uid, mesh.generation, mesh.finalizers) == ("u", 7, ("a", "b"))
 
 
 def test_what_was_read_cannot_be_changed() -> None:

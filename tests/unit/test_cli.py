@@ -69,7 +69,8 @@ def test_several_meshes_in_one_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = write(tmp_path, manifest("a"), None, manifest("b", revision="b", namespace="b"))
     assert main(["render", path]) == 0
     meshes = [each["metadata"]["labels"]["meshwright.dev/mesh"] for each in yaml.safe_load_all(capsys.readouterr().out)]
-    assert meshes == ["a"] * (len(meshes) // 2) + ["b"] * (len(meshes) // 2)
+    assert meshes == sorted(meshes)
+    assert [meshes.count(name) for name in "ab"] == [len(rendered()), len(rendered(revision="b"))]
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +103,8 @@ ERRORS: list[tuple[str, str | bytes, str]] = [
     ("a word", "mesh", "holds str where a MeshInstall should be"),
     ("a tag of Python's", "!!python/object/apply:os.system ['true']", "is not YAML"),
     ("a part of itself", "&a {a: *a}", "has no form as JSON"),
-    ("a map as a key", "{[1, 2]: a}", "has no form as JSON"),
+    ("a list as a key", "{[1, 2]: a}", "is not YAML"),
+    ("a date as a key", "{2026-01-01: a}", "has no form as JSON"),
     ("another kind", "apiVersion: v1\nkind: Pod\n", "not a meshwright.dev/v1alpha1 MeshInstall but v1 Pod"),
     ("no metadata", yaml.safe_dump({**manifest(), "metadata": None}), "metadata.name is missing"),
     ("metadata of another shape", yaml.safe_dump({**manifest(), "metadata": [1]}), "metadata.name is missing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -182,22 +183,21 @@ def test_a_kind_that_somebody_else_installed_stays_theirs(stamp: str | None, exp
     assert counts(apply(Server(live), wave(wanted))) == expected
 
 
-def test_a_wave_that_is_not_there_yet_holds_the_next_one_back() -> None:
-    server = Server()
-    outcome = apply(server, wave(service("a"), waits_for=lambda _: "something"), wave(service("b")))
+def test_a_wave_waits_for_what_was_applied_before_it_and_holds_all_later_ones_back() -> None:
+    server, seen = Server(), dict[Key, Manifest]()
+
+    def after(live: Mapping[Key, Manifest]) -> str:
+        seen.update(live)
+        return "something"
+
+    outcome = apply(server, wave(service("a")), wave(service("b"), after=after), wave(service("c")))
     assert outcome.waiting == "something"
     assert [name for _, _, name in server.objects] == ["a"]
-
-
-def test_a_wave_worth_staying_for_is_looked_at_again() -> None:
-    looks = iter(["not yet", None])
-    outcome = apply(Server(), wave(service("a"), waits_for=lambda _: next(looks), patience=0.1), wave(service("b")))
-    assert outcome.waiting is None
-    assert outcome.created == 2
+    assert [key.name for key in seen] == ["a"]
 
 
 def test_a_dry_run_waits_for_nothing() -> None:
-    outcome = apply(Server(), wave(service("a"), waits_for=lambda _: "ever"), wave(service("b")), dry_run=True)
+    outcome = apply(Server(), wave(service("a")), wave(service("b"), after=lambda _: "ever"), dry_run=True)
     assert (outcome.waiting, outcome.created) == (None, 2)
 
 

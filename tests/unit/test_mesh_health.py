@@ -9,7 +9,7 @@ import pytest
 from meshes import injector, istiod
 from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import Key, Rendered, crds_established, deployments_available, nothing_to_wait_for
+from meshwright.mesh.objects import Key, Rendered, at_once, crds_established, deployments_available
 from meshwright.mesh.observed import Cluster, Trouble
 
 Json = dict[str, Any]
@@ -89,7 +89,7 @@ def test_a_wave_waits_for_its_deployments(status: dict[str, int], waits_for: str
 def test_objects_that_only_have_to_be_there_are_not_waited_for() -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "n", "name": "s"}}
     assert deployments_available({Key.of(service): service}) is None
-    assert nothing_to_wait_for({Key.of(service): service}) is None
+    assert at_once({Key.of(service): service}) is None
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,11 @@ def test_objects_that_only_have_to_be_there_are_not_waited_for() -> None:
         (None, False),
     ],
 )
-def test_a_wave_waits_until_its_kinds_are_served(conditions: list[Json] | None, ready: bool) -> None:  # noqa: FBT001
+def test_a_wave_waits_until_kinds_are_served(conditions: list[Json] | None, ready: bool) -> None:  # noqa: FBT001
     crd = {"apiVersion": "a/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "x"},
            "status": {"conditions": conditions}}  # fmt: skip
     assert (crds_established({Key.of(crd): crd}) is None) is ready
+    assert crds_established(deployment()) is None
 
 
 def test_a_key_reads_like_a_path_and_a_digest_follows_the_content_alone() -> None:

@@ -16,7 +16,7 @@ from meshwright.api.errors import TemplateError
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, ANNOTATION_MESH_ID, LABEL_MANAGED_BY, LABEL_MESH
 from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
 from meshwright.controller.chassis import WATCHED
-from meshwright.mesh.objects import Key, Manifest, Rendered, crds_established, deployments_available, nothing_to_wait_for
+from meshwright.mesh.objects import Key, Manifest, Rendered, at_once, crds_established, deployments_available
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 from meshwright.render.objects import NOT_MADE_YET, render
@@ -69,10 +69,10 @@ def test_waves_in_the_order_in_which_each_needs_the_one_before() -> None:
 
 
 def test_what_a_wave_waits_for() -> None:
-    waits = {wave.name: wave.waits_for for wave in waves()}
-    assert waits.pop("crds") is crds_established
-    assert waits.pop("control plane") is deployments_available  # webhooks before istiod would refuse every pod
-    assert set(waits.values()) == {nothing_to_wait_for}
+    waits = {wave.name: wave.after for wave in waves()}
+    assert waits.pop("webhooks") is deployments_available  # earlier, they would refuse everybody's pods
+    assert waits.pop("policy") is crds_established
+    assert set(waits.values()) == {at_once}
 
 
 def test_no_object_refers_to_one_of_a_later_wave() -> None:

@@ -276,7 +276,7 @@ class MeshInstall(BaseModel):
     name: str
     uid: str = ""
     generation: int = 0
-    deleting: bool = False
+    resource_version: str = ""
     finalizers: tuple[str, ...] = ()
     spec: MeshSpec
     status: MeshStatus = MeshStatus()
@@ -298,7 +298,7 @@ class MeshInstall(BaseModel):
             name=metadata["name"],
             uid=metadata.get("uid", ""),
             generation=metadata.get("generation", 0),
-            deleting="deletionTimestamp" in metadata,
+            resource_version=metadata.get("resourceVersion", ""),
             finalizers=tuple(metadata.get("finalizers", ())),
             spec=spec,
             status=parse_status(manifest.get("status") or {}),

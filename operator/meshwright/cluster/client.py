@@ -18,7 +18,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from meshwright.api.errors import NotFound, Unreachable
+from meshwright.api.errors import FinalError, NotFound, Unreachable
 from meshwright.cluster.failures import classify
 from meshwright.cluster.kinds import Kind
 
@@ -42,10 +42,13 @@ class Client:
     async def connect(cls, *, observer: Observer = lambda *_: None) -> Self:
         """In a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
         configuration = Configuration()
-        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            await config.load_kube_config(client_configuration=configuration)
+        try:
+            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                await config.load_kube_config(client_configuration=configuration)
+        except config.ConfigException as error:
+            raise FinalError(f"no way to a cluster: {error}; set KUBECONFIG to a file that kubectl can use") from None
         return cls(configuration, observer=observer)
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Obser
 REVISION = "istio.io/rev"
 # Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext.
 SIDECAR = "security.istio.io/tlsMode=istio"
+USUAL_START = 20.0  # seconds after which an istiod that runs should be ready
 WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
 
 
@@ -22,7 +23,7 @@ async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Obs
     """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse."""
     mesh = MeshInstall.parse(manifest)
     neighbours, cluster = await asyncio.gather(
-        client.list(MESH_INSTALL), gather_cluster(client, mesh.spec, name=mesh.spec.cluster_name)
+        client.list(MESH_INSTALL), gather_cluster(client, mesh.spec, name=mesh.spec.cluster_name, now=now)
     )
     return Observed(
         now=now,
@@ -33,7 +34,7 @@ async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Obs
     )
 
 
-async def gather_cluster(client: Client, spec: MeshSpec, *, name: str) -> Cluster:
+async def gather_cluster(client: Client, spec: MeshSpec, *, name: str, now: dt.datetime) -> Cluster:
     names = Names(spec.namespace, spec.revision)
     own_pods = ",".join(f"{key}={value}" for key, value in names.selector.items())
     version, namespace, istiods, injectors, pods, proxies = await asyncio.gather(
@@ -51,7 +52,7 @@ async def gather_cluster(client: Client, spec: MeshSpec, *, name: str) -> Cluste
         namespace_terminating=namespace is not None and "deletionTimestamp" in namespace["metadata"],
         istiods=tuple(_istiod(each) for each in istiods),
         injectors=tuple(_injector(each) for each in injectors),
-        troubles=tuple(trouble for pod in pods for trouble in _troubles(pod)),
+        troubles=tuple(trouble for pod in pods for trouble in _troubles(pod, now)),
         proxies=sum(_is_proxy(pod, spec.revision) for pod in proxies),
     )
 
@@ -86,6 +87,9 @@ def _istiod(manifest: Manifest) -> Istiod:
         replicas=manifest["spec"].get("replicas", 1),
         updated=status.get("updatedReplicas", 0),
         available=status.get("availableReplicas", 0),
+        failure=next(
+            (each.get("message", "") for each in status.get("conditions") or () if each["type"] == "ReplicaFailure"), ""
+        ),
     )
 
 
@@ -100,24 +104,43 @@ def _injector(manifest: Manifest) -> Injector:
     )
 
 
-def _troubles(pod: Manifest) -> list[Trouble]:
-    """What a pod of istiod suffers from; the newest words of kubelet or scheduler."""
+def _troubles(pod: Manifest, now: dt.datetime) -> list[Trouble]:
+    """What a pod of istiod suffers from, in the newest words of kubelet or scheduler."""
     if "deletionTimestamp" in pod["metadata"]:
         return []
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return [Trouble(name, "", condition.get("reason", "Unschedulable"), condition.get("message", ""))]
-    found = []
-    for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting")
-        if waiting and waiting.get("reason") not in WAITING_IS_FINE:
-            ended = (container.get("lastState") or {}).get("terminated") or {}
-            last_words = (ended.get("message") or "").strip().splitlines()[-1:]
-            exit_code = f"last exit code {ended['exitCode']}" if "exitCode" in ended else ""
-            message = ", ".join(filter(None, [waiting.get("message", ""), exit_code, *last_words]))
-            found.append(Trouble(name, container["name"], waiting.get("reason", "Waiting"), message))
-    return found
+    containers = status.get("containerStatuses") or ()
+    return [trouble for container in containers if (trouble := _trouble(name, container, now))]
+
+
+def _trouble(pod: str, container: Manifest, now: dt.datetime) -> Trouble | None:
+    state = container.get("state") or {}
+    if waiting := state.get("waiting"):
+        if waiting.get("reason") in WAITING_IS_FINE:
+            return None
+        ended = (container.get("lastState") or {}).get("terminated") or {}
+        message = ", ".join(filter(None, [waiting.get("message", ""), _last_words(ended)]))
+        return Trouble(pod, container["name"], waiting.get("reason", "Waiting"), message)
+    if ended := state.get("terminated"):
+        return Trouble(pod, container["name"], ended.get("reason", "Terminated"), _last_words(ended))
+    running = state.get("running") or {}
+    if not container.get("ready") and "startedAt" in running:
+        seconds = (now - dt.datetime.fromisoformat(running["startedAt"])).total_seconds()
+        if seconds > USUAL_START:
+            return Trouble(pod, container["name"], "NotReady", "it runs, but its readiness probe fails: see its log")
+    return None
+
+
+def _last_words(ended: Manifest) -> str:
+    """How a container ended: its exit code, the reason (OOMKilled, Error), the end of what it said."""
+    if not ended:
+        return ""
+    reason = f" ({ended['reason']})" if ended.get("reason") else ""
+    said = (ended.get("message") or "").strip().splitlines()[-1:]
+    return ", ".join([f"last exit code {ended.get('exitCode', '?')}{reason}", *said])
 
 
 def _is_proxy(pod: Manifest, revision: str) -> bool:

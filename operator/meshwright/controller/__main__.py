@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshwright import __version__
+from meshwright.api.errors import MeshwrightError
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -28,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         namespace=options.namespace, instance=instance, port=options.port, version=__version__, started=started
     )
     try:
-        chassis.run(operator.queue.add, operator.work, instance=instance)
+        chassis.run(operator.queue.add, prepare=operator.prepare, work=operator.work, instance=instance)
+    except MeshwrightError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -7,8 +7,10 @@ of kopf's is stored on objects.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -84,11 +86,15 @@ def configure_chassis(settings: kopf.OperatorSettings) -> None:
     settings.process.ultimate_exiting_timeout = 25
 
 
-def run(wake: Wake, work: Callable[[], Coroutine[Any, Any, None]], *, instance: str) -> None:
-    """Watch and work until a signal comes, or either of the two ends by itself (then with its error)."""
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+def run(wake: Wake, *, prepare: Job, work: Job, instance: str) -> None:
+    """Prepare, then watch and work until a signal comes, or either of the two ends by itself (then with its error)."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
 
     async def both() -> None:
+        await until_terminated(prepare)
         stop = asyncio.Event()
         worker = asyncio.create_task(work(), name="worker")
         worker.add_done_callback(lambda _: stop.set())
@@ -101,4 +107,16 @@ def run(wake: Wake, work: Callable[[], Coroutine[Any, Any, None]], *, instance: 
         if isinstance(result, Exception):
             raise result
 
-    asyncio.run(both())
+    with contextlib.suppress(asyncio.CancelledError):  # terminated while preparing
+        asyncio.run(both())
+
+
+async def until_terminated(job: Job) -> None:
+    """kopf handles signals once it runs; before, the first process of a container would not even notice SIGTERM."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await job()
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

@@ -112,7 +112,9 @@ class Reconciler:
         """Our finalizer, before anything is made that would have to be taken away."""
         if FINALIZER in mesh.finalizers:
             return
-        patch = {"metadata": {"uid": mesh.uid, "finalizers": [*mesh.finalizers, FINALIZER]}}
+        # The resourceVersion makes this fail when somebody else's finalizer came or went since we read.
+        finalizers = [*mesh.finalizers, FINALIZER]
+        patch = {"metadata": {"resourceVersion": mesh.resource_version, "finalizers": finalizers}}
         await self._client.merge(MESH_INSTALL, mesh.name, patch)
 
     async def _delete(self, manifest: Manifest) -> Again | None:
@@ -126,7 +128,6 @@ class Reconciler:
             finding = Finding("Deleting", f"what the mesh made is still to be removed: {error}")
             await self._report(Attempt(mesh=_readable(manifest), finding=finding))
             return _again_after(error)
-        # The resourceVersion makes this fail when somebody else's finalizer came or went in between.
         patch = {
             "metadata": {
                 "resourceVersion": manifest["metadata"]["resourceVersion"],

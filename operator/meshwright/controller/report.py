@@ -49,10 +49,9 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     mesh, before = attempt.mesh, attempt.mesh.status
     finding = attempt.finding or Finding("Installed", "the mesh is as declared")
     clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters] or before.clusters
-    accepted = REASONS[finding.reason].name not in ("UnsupportedVersion", "InvalidSpec", "RevisionConflict")
     status = MeshStatus(
         observed_generation=mesh.generation or None,
-        version=mesh.spec.version if accepted and attempt.outcomes and mesh.spec.mode is Mode.APPLY else before.version,
+        version=mesh.spec.version if attempt.outcomes and mesh.spec.mode is Mode.APPLY else before.version,
         conditions=_conditions(mesh, finding, now),
         proxies=sum(cluster.proxies for cluster in clusters),
         clusters_ready=f"{sum(cluster.ready for cluster in clusters)}/{max(len(clusters), 1)}",

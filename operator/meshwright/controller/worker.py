@@ -8,7 +8,9 @@ import time
 
 import structlog
 
+from meshwright.api.errors import MeshwrightError
 from meshwright.cluster.client import Client
+from meshwright.cluster.kinds import CRD, MESH_INSTALL
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.queue import Queue
 from meshwright.controller.reconcile import Again, Reconciler
@@ -17,6 +19,7 @@ from meshwright.controller.server import Server, Watchdog
 log = structlog.get_logger()
 
 WORKERS = 4
+LOOK_AGAIN = 5.0  # seconds between looks for what a start needs
 STUCK = 300.0  # seconds after which a reconcile counts as stuck; each of its requests ends after 30
 
 
@@ -30,8 +33,22 @@ class Operator:
         self._watchdog = Watchdog(limit=STUCK)
         self._first = True
 
+    async def prepare(self) -> None:
+        """Connects, and waits until the API server answers and knows our kind: before that nothing can be watched."""
+        self._client = await Client.connect(observer=self.metrics.observe_request)
+        name = f"{MESH_INSTALL.plural}.{MESH_INSTALL.group}"
+        while True:
+            try:
+                if await self._client.get(CRD, name, metadata_only=True):
+                    return
+                log.warning("waiting for the CRD: kubectl apply --server-side -k manifests/crd", crd=name)
+            except MeshwrightError as error:
+                log.warning("waiting for the API server", error=str(error))
+            await asyncio.sleep(LOOK_AGAIN)
+
     async def work(self) -> None:
-        client = await Client.connect(observer=self.metrics.observe_request)
+        """Takes keys from the queue until it is cancelled."""
+        client = self._client
         reconciler = Reconciler(
             client, self.metrics, namespace=self._namespace, instance=self._instance, now=lambda: dt.datetime.now(dt.UTC)
         )
@@ -62,8 +79,11 @@ class Operator:
     async def _once(self, reconciler: Reconciler, name: str) -> None:
         try:
             again = await reconciler.reconcile(name)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next mesh and the next try must go on
-            log.error("reconcile failed", error=str(error), exc_info=_is_unexpected(error))
+        except MeshwrightError as error:
+            log.warning("reconcile failed", error=str(error))
+            again = Again(0.0, failed=True)
+        except Exception:  # whatever it is, the next mesh and the next try must go on
+            log.exception("reconcile failed")
             again = Again(0.0, failed=True)
         if again is None:
             self.queue.forget_failures(name)
@@ -76,9 +96,3 @@ class Operator:
             self.queue.forget_failures(name)
             self.queue.add_after(name, again.after)
             self.metrics.reconciles.labels("ok").inc()
-
-
-def _is_unexpected(error: Exception) -> bool:
-    from meshwright.api.errors import MeshwrightError
-
-    return not isinstance(error, MeshwrightError)

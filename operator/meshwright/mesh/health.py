@@ -27,6 +27,8 @@ def control_plane_finding(cluster: Cluster, names: Names, replicas: int) -> Find
         ready = f"{istiod.available} of {replicas} replicas of istiod are ready in cluster {cluster.name}"
         if cluster.troubles:
             return Finding("ControlPlaneNotReady", f"{ready}; {explain(cluster)}")
+        if istiod.failure:
+            return Finding("ControlPlaneNotReady", f"{ready}; its pods cannot be made: {istiod.failure}")
         return Finding("Progressing", ready)
     if not own_injector(cluster, names):
         return Finding(

@@ -31,6 +31,7 @@ class Istiod:
     replicas: int = 0
     updated: int = 0
     available: int = 0
+    failure: str = ""  # why its pods cannot even be made, in the API server's words
 
 
 @dataclass(frozen=True)

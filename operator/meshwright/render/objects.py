@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from meshwright.api.meshinstall import (
@@ -80,6 +81,7 @@ def _ours(plane: ControlPlane, component: str, manifest: Manifest) -> Rendered:
     return Rendered(manifest)
 
 
+@cache
 def _crds() -> tuple[Rendered, ...]:
     version, items = templates.istio_crds()
 

@@ -1,0 +1,180 @@
+"""What others do to our objects: what is ours comes back, what is theirs stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.world import CRDS, OPERATOR_NAMESPACE, Json, Mesh, Operator, path_of_item
+
+KINDS = (
+    "ClusterRole", "ClusterRoleBinding", "ConfigMap", "Deployment", "MutatingWebhookConfiguration",
+    "PeerAuthentication", "PodDisruptionBudget", "Role", "RoleBinding", "Service", "ServiceAccount",
+    "ValidatingWebhookConfiguration",
+)  # fmt: skip
+
+# Something of ours in each kind that somebody might edit, by a JSON patch.
+EDITS: dict[str, tuple[str, str, Any]] = {
+    "ClusterRole": ("replace", "/rules", []),
+    "ClusterRoleBinding": ("remove", "/subjects", None),
+    "ConfigMap": ("add", "/data", {}),
+    "Deployment": ("replace", "/spec/replicas", 0),
+    "MutatingWebhookConfiguration": ("replace", "/webhooks/0/failurePolicy", "Ignore"),
+    "PeerAuthentication": ("replace", "/spec/mtls/mode", "DISABLE"),
+    "PodDisruptionBudget": ("replace", "/spec/maxUnavailable", "100%"),
+    "Role": ("replace", "/rules", []),
+    "RoleBinding": ("remove", "/subjects", None),
+    "Service": ("replace", "/spec/ports/0/targetPort", 1),
+    "ServiceAccount": ("remove", "/metadata/annotations/meshwright.dev~1mesh-id", None),
+    "ValidatingWebhookConfiguration": ("replace", "/webhooks/0/timeoutSeconds", 1),
+}
+
+
+def owned(mesh: Mesh) -> dict[str, Json]:
+    """One object of each kind."""
+    return {item["kind"]: item for item in mesh.objects()}
+
+
+def declared(item: Json) -> Json:
+    """What of an object is ours to declare."""
+    return {name: value for name, value in item.items() if name not in ("metadata", "status")}
+
+
+async def repaired(op: Operator, mesh: Mesh) -> None:
+    await op.reconcile(mesh)
+    if mesh.condition()["reason"] != "Installed":
+        mesh.istiod_becomes_available()
+        await op.reconcile(mesh)
+    if mesh.condition()["reason"] != "Installed":
+        mesh.istiod_writes_its_ca()
+        await op.reconcile(mesh)
+    assert mesh.condition()["reason"] == "Installed"
+
+
+async def test_every_kind_is_restored(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    await op.reconcile(mesh)
+    before = owned(mesh)
+    assert set(before) == {*KINDS, "Namespace", "Secret"}
+    for kind in KINDS:
+        mesh.cluster.delete(path_of_item(before[kind]))
+        await repaired(op, mesh)
+        after = owned(mesh)[kind]
+        assert after["metadata"]["uid"] != before[kind]["metadata"]["uid"]
+        if kind != "Service":  # another address
+            assert comparable(after) == comparable(before[kind]), kind
+
+
+async def test_every_edit_is_undone(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    await op.reconcile(mesh)
+    before = owned(mesh)
+    for kind, (verb, path, value) in EDITS.items():
+        operation = {"op": verb, "path": path} | ({} if value is None else {"value": value})
+        mesh.cluster.json_patch(path_of_item(before[kind]), operation)
+        assert owned(mesh)[kind]["metadata"]["resourceVersion"] != before[kind]["metadata"]["resourceVersion"]
+        await repaired(op, mesh)
+        after = owned(mesh)[kind]
+        assert comparable(after) == comparable(before[kind]), kind
+        assert after["metadata"]["labels"] == before[kind]["metadata"]["labels"]
+        assert after["metadata"]["annotations"].items() >= before[kind]["metadata"]["annotations"].items()
+
+
+def comparable(item: Json) -> str:
+    return str(declared(item))
+
+
+async def test_an_edit_of_what_identifies_an_item(op: Operator, mesh: Mesh) -> None:
+    """A port is known by its number: with another number it is another port, and not ours to remove.
+
+    Ours is then refused beside it, because both have one name. That is said, and over when the edit is undone.
+    """
+    mesh.create()
+    await op.install(mesh)
+    path = f"/api/v1/namespaces/{mesh.namespace}/services/{mesh.names.istiod}"
+    mesh.cluster.json_patch(path, {"op": "replace", "path": "/spec/ports/0/port", "value": 1})
+    await op.reconcile(mesh)
+    ready = mesh.condition()
+    assert (ready["status"], ready["reason"]) == ("False", "ObjectRejected")
+    assert f"Service {mesh.namespace}/{mesh.names.istiod}" in ready["message"]
+    assert "spec.ports" in ready["message"]
+    mesh.cluster.json_patch(path, {"op": "remove", "path": "/spec/ports/0"})
+    await repaired(op, mesh)
+    assert 15010 in [each["port"] for each in mesh.cluster.must_get(path)["spec"]["ports"]]
+
+
+async def test_a_label_that_was_taken_off_makes_an_object_foreign(op: Operator, mesh: Mesh) -> None:
+    """Whoever removes our label says that the object is theirs: it is not written again, and that is said."""
+    mesh.create()
+    await op.install(mesh)
+    path = f"/api/v1/namespaces/{mesh.namespace}/services/{mesh.names.istiod}"
+    mesh.cluster.merge(path, {"metadata": {"labels": {"meshwright.dev/mesh": None}}})
+    version = mesh.cluster.must_get(path)["metadata"]["resourceVersion"]
+    await op.reconcile(mesh)
+    assert mesh.condition()["reason"] == "ForeignObject"
+    assert f"Service {mesh.namespace}/{mesh.names.istiod}" in mesh.condition()["message"]
+    assert mesh.cluster.must_get(path)["metadata"]["resourceVersion"] == version
+
+
+async def test_what_others_wrote_stays(op: Operator, second_op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    validator = f"{mesh.injector_path.rpartition('/mutating')[0]}/validatingwebhookconfigurations/" + (
+        mesh.names.validating_webhook
+    )
+    # istiod: its CA, and Fail once it answers.
+    assert mesh.cluster.must_get(validator)["webhooks"][0]["failurePolicy"] == "Ignore"
+    mesh.cluster.json_patch(
+        f"{validator}?fieldManager=pilot-discovery",
+        {"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "Q0E="},
+        {"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"},
+    )
+    for item in owned(mesh).values():
+        path = path_of_item(item)
+        mesh.cluster.merge(path, {"metadata": {"annotations": {"example.com/owner": "team"}, "labels": {"cost": "7"}}})
+    mesh.cluster.merge(
+        mesh.deployment_path,
+        {"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}},
+    )
+    for each in (op, second_op):  # one that remembers, and one that applies everything anew
+        await repaired(each, mesh)
+        webhook = mesh.cluster.must_get(validator)["webhooks"][0]
+        assert (webhook["failurePolicy"], webhook["clientConfig"]["caBundle"]) == ("Fail", "Q0E=")
+        for item in owned(mesh).values():
+            assert item["metadata"]["annotations"]["example.com/owner"] == "team"
+            assert item["metadata"]["labels"]["cost"] == "7"
+        template = mesh.cluster.must_get(mesh.deployment_path)["spec"]["template"]
+        assert template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] == "now"
+        assert all(
+            webhook["clientConfig"]["caBundle"] for webhook in mesh.cluster.must_get(mesh.injector_path)["webhooks"]
+        )
+
+
+async def test_a_crd_of_istio_comes_back(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    mesh.cluster.delete(f"{CRDS}/peerauthentications.security.istio.io")
+    await repaired(op, mesh)
+    policy = f"/apis/security.istio.io/v1/namespaces/{mesh.namespace}/peerauthentications/default"
+    assert mesh.cluster.get(policy)
+
+
+@pytest.mark.parametrize("which", ["cacerts", "both"])
+async def test_signing_keys_that_are_gone(op: Operator, mesh: Mesh, which: str) -> None:
+    """An intermediate is made again below the same root; without both Secrets there is nothing to keep."""
+    mesh.create()
+    await op.install(mesh)
+    before = mesh.status["clusters"][0]["trust"]
+    mesh.cluster.delete(mesh.cacerts_path)
+    if which == "both":
+        mesh.cluster.delete(mesh.root_path)
+    await repaired(op, mesh)
+    after = mesh.status["clusters"][0]["trust"]
+    assert (after["rootFingerprint"] == before["rootFingerprint"]) == (which == "cacerts")
+    assert after["intermediateFingerprint"] != before["intermediateFingerprint"]
+    annotations = mesh.cluster.must_get(mesh.deployment_path)["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["meshwright.dev/root-fingerprint"] == after["rootFingerprint"]
+    assert mesh.root_path.startswith(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/")
