@@ -33,7 +33,7 @@ class IstioCRDs(BuildHookInterface):  # type: ignore[type-arg]
             return
         module = download(root / "istio-api")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        documents = yaml.load_all((Path(module["Dir"]) / DEFINITIONS).read_text(), Loader=loader)  # noqa: S506
+        documents = yaml.load_all((Path(module["Dir"]) / DEFINITIONS).read_text(), Loader=loader)
         items = [document for document in documents if document]
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_suffix(".tmp")
@@ -47,7 +47,7 @@ def download(folder: Path) -> dict[str, str]:
     if go is None:
         raise SystemExit(f"building Meshwright needs Go on the PATH: it fetches {MODULE} (see {folder}/go.mod)")
     for attempt in range(1, ATTEMPTS + 1):
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [go, "mod", "download", "-json", MODULE],
             cwd=folder, capture_output=True, text=True, check=False, timeout=300,
         )

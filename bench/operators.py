@@ -78,10 +78,11 @@ def nothing(api: ApiServer, folder: Path) -> Iterator[tuple[subprocess.Popen[byt
 def first_reconcile(port: int) -> float | None:
     """Seconds from the operator's start to the end of its first reconcile, as it says itself; None before that."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:  # noqa: S310
-            found = re.search(r"^meshwright_start_to_first_reconcile_seconds (\S+)", answer.read().decode(), re.MULTILINE)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+            text = answer.read().decode()
     except OSError:
         return None
+    found = re.search(r"^meshwright_start_to_first_reconcile_seconds (\S+)", text, re.MULTILINE)
     return float(found[1]) or None if found else None
 
 

@@ -27,7 +27,8 @@ def main() -> int:
     if not STAMP.exists() or STAMP.read_text() != wanted:
         shutil.rmtree(WHEELS, ignore_errors=True)
         WHEELS.mkdir(parents=True)
-        target = ["--only-binary=:all:", f"--python-version={IMAGE_PYTHON}", *(f"--platform={each}" for each in PLATFORMS)]
+        platforms = [f"--platform={each}" for each in PLATFORMS]
+        target = ["--only-binary=:all:", f"--python-version={IMAGE_PYTHON}", *platforms]
         pip("download", "--no-deps", "--require-hashes", *target, f"--dest={WHEELS}", f"--requirement={LOCK}")
         pip("download", "--no-deps", f"--dest={WHEELS}", "pip")
         STAMP.write_text(wanted)

@@ -89,7 +89,7 @@ def show_traffic(product: Product) -> None:
 
 
 def show_mesh(product: Product, backend: Backend) -> None:
-    eventually(lambda: product.get("mesh", "quickstart")["status"].get("proxies") == 2, seconds=30)  # noqa: PLR2004
+    eventually(lambda: product.get("mesh", "quickstart")["status"].get("proxies") == 2, seconds=30)
     heading("kubectl get mesh")
     print(product.kubectl("get", "mesh"))
     heading("what to try next")

@@ -84,36 +84,38 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return structural(document, document.get("$defs", {}))
 
 
+DROPPED = ("title", "$defs")
+
+
 def structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema as pydantic writes it, in the form that Kubernetes accepts."""
     if "$ref" in node:
         target = definitions[node["$ref"].removeprefix("#/$defs/")]
-        return structural({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
+        return structural({**target, **without(node, "$ref")}, definitions)
     if node.get("x-kubernetes-int-or-string"):
-        return {key: node[key] for key in node if key not in ("anyOf", "title", "default", "maxLength")}
+        return without(node, "anyOf", "title", "default", "maxLength")
     if "anyOf" in node:  # an optional field: structural schemas have no null, leaving the field out is enough
         present = next(choice for choice in node["anyOf"] if choice.get("type") != "null")
-        rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
-        return structural({**present, **rest}, definitions)
-
-    out: dict[str, Any] = {}
-    for key, value in node.items():
-        match key:
-            case "title" | "$defs":
-                continue
-            case "properties":
-                out["properties"] = {name: structural(child, definitions) for name, child in value.items()}
-            case "items":
-                out["items"] = structural(value, definitions)
-            case "additionalProperties":
-                if isinstance(value, dict):
-                    out["additionalProperties"] = structural(value, definitions)
-            case "description":
-                out["description"] = " ".join(value.split())
-            case _:
-                out[key] = value
-    if isinstance(out.get("default"), dict):
-        # The API server fills nested defaults only below an object that is there, so `{}` is the default of each.
-        out["default"] = {}
-    if out.get("default", ...) is None:
-        del out["default"]
+        return structural({**present, **without(node, "anyOf", "default")}, definitions)
+    out = {key: adapted(key, value, definitions) for key, value in node.items() if key not in DROPPED}
+    if isinstance(out.get("additionalProperties"), bool):
+        del out["additionalProperties"]  # whether unknown fields stay is x-kubernetes-preserve-unknown-fields' to say
     return out
+
+
+def adapted(key: str, value: Any, definitions: dict[str, Any]) -> Any:
+    match key, value:
+        case "properties", dict():
+            return {name: structural(child, definitions) for name, child in value.items()}
+        case "items" | "additionalProperties", dict():
+            return structural(value, definitions)
+        case "description", str():
+            return " ".join(value.split())
+        case "default", dict():
+            # The API server fills nested defaults only below an object that is there, so `{}` is the default of each.
+            return {}
+    return value
+
+
+def without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in keys}

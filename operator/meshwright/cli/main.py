@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def parser() -> argparse.ArgumentParser:

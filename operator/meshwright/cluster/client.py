@@ -6,7 +6,6 @@ the connection pool are the official client's.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -149,7 +148,7 @@ class Client:
             )  # fmt: skip
             raw = await response.read()
             status = response.status
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             text = str(error) or type(error).__name__
             raise Unreachable(f"{what}: the API server does not answer ({text})") from error
         finally:

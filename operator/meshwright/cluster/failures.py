@@ -17,8 +17,19 @@ from meshwright.api.errors import (
     Unreachable,
 )
 
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 400, 401, 403, 404, 409, 410
-UNSUPPORTED, INVALID, TOO_MANY, SERVER_ERROR = 415, 422, 429, 500
+UNAUTHORIZED, FORBIDDEN, TOO_MANY, SERVER_ERROR = 401, 403, 429, 500
+
+RBAC = ("is forbidden: User", "attempting to grant RBAC permissions")  # other 403s are admission's
+
+ERRORS: Mapping[int, type[MeshwrightError]] = {
+    400: Rejected,
+    403: Rejected,
+    404: NotFound,
+    409: Conflict,
+    410: Conflict,  # a list's continue token, or the version that a read began with
+    415: Rejected,
+    422: Rejected,
+}
 
 
 def classify(status: int, body: bytes, headers: Mapping[str, str], *, what: str) -> MeshwrightError:
@@ -27,22 +38,18 @@ def classify(status: int, body: bytes, headers: Mapping[str, str], *, what: str)
     says = str(answer.get("message") or body[:300].decode(errors="replace") or f"HTTP {status}")
     if status == FORBIDDEN and _has_cause(answer, "NamespaceTerminating"):
         return NamespaceTerminating(f"{what}: {says}")
-    if status == FORBIDDEN and ("is forbidden: User" in says or "attempting to grant RBAC permissions" in says):
+    if status == FORBIDDEN and any(words in says for words in RBAC):
         return Forbidden(f"{says}: apply the operator's manifests again, or grant this verb to its service account")
     if status == UNAUTHORIZED:
         return Unreachable(f"{what}: the API server does not accept the operator's credentials ({says})")
-    if status == NOT_FOUND:
-        return NotFound(f"{what}: {says}")
-    if status in (CONFLICT, GONE):  # gone: a list's continue token, or the version that a read began with
-        return Conflict(f"{what}: {says}")
     if status == TOO_MANY:
         wait = headers.get("Retry-After", "")
         return Throttled(f"{what}: {says}", retry_after=float(wait) if wait.isdecimal() else None)
+    # A webhook that does not answer is reported as 500 too: it may be istiod's own, which is about to be ready.
     if status >= SERVER_ERROR:
-        # A webhook that does not answer is reported as 500 too: it may be istiod's own, which is about to be ready.
         return Unreachable(f"{what}: {says}")
-    if status in (BAD_REQUEST, FORBIDDEN, INVALID, UNSUPPORTED):
-        return Rejected(f"{what}: {says}")
+    if known := ERRORS.get(status):
+        return known(f"{what}: {says}")
     return FinalError(f"{what}: HTTP {status}: {says}")
 
 

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="meshwright", description="Runs the Meshwright operator.")
     top.add_argument("--version", action="version", version=f"meshwright {__version__}")
     top.add_argument(
-        "--namespace", default=_namespace(), help="the operator's namespace: root keys are kept there (default: %(default)s)"
+        "--namespace", default=_namespace(), help="the operator's own, where root keys are kept (default: %(default)s)"
     )
     top.add_argument("--port", type=int, default=8080, help="of /metrics, /healthz and /readyz (default: %(default)s)")
     top.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))

@@ -112,11 +112,11 @@ def run(wake: Wake, *, prepare: Job, work: Job, instance: str) -> None:
 
 
 async def until_terminated(job: Job) -> None:
-    """kopf handles signals once it runs; before, the first process of a container would not even notice SIGTERM."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task
+    """Until kopf runs and handles signals: the first process of a container would not even notice SIGTERM."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(job())
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        await job()
+        await task
     finally:
         loop.remove_signal_handler(signal.SIGTERM)

@@ -65,10 +65,11 @@ def _conditions(mesh: MeshInstall, finding: Finding, now: dt.datetime) -> list[C
     row = REASONS[finding.reason]
     moving = row.ready != "True" and not row.stalled and finding.reason not in ("Paused", "Planned")
     message = finding.message[:MESSAGE_LIMIT]
+    stuck = f"{message}. {row.next_step}" if row.stalled else "nothing is stuck"
     wanted = (
         (READY, row.ready, finding.reason, message),
         (RECONCILING, str(moving), finding.reason, message if moving else "nothing is under way"),
-        (STALLED, str(row.stalled), finding.reason, f"{message}. {row.next_step}" if row.stalled else "nothing is stuck"),
+        (STALLED, str(row.stalled), finding.reason, stuck),
     )
     before = {condition.type: condition for condition in mesh.status.conditions}
     return [

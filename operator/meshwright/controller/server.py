@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from meshwright.api.errors import MeshwrightError
 from meshwright.controller.metrics import Metrics
 
 
@@ -26,7 +27,11 @@ class Server:
         app.router.add_get("/readyz", self._health)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
-        await web.TCPSite(self._runner, port=self._port).start()
+        try:
+            await web.TCPSite(self._runner, port=self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise MeshwrightError(f"cannot listen on port {self._port} ({error.strerror}): free it, or use --port") from None
 
     async def __aexit__(self, *_: object) -> None:
         if self._runner:

@@ -48,16 +48,19 @@ class Operator:
 
     async def work(self) -> None:
         """Takes keys from the queue until it is cancelled."""
-        client = self._client
         reconciler = Reconciler(
-            client, self.metrics, namespace=self._namespace, instance=self._instance, now=lambda: dt.datetime.now(dt.UTC)
+            self._client,
+            self.metrics,
+            namespace=self._namespace,
+            instance=self._instance,
+            now=lambda: dt.datetime.now(dt.UTC),
         )
         try:
             async with Server(self.metrics, port=self._port, healthy=self._watchdog), asyncio.TaskGroup() as workers:
                 for _ in range(WORKERS):
                     workers.create_task(self._worker(reconciler))
         finally:
-            await client.close()
+            await self._client.close()
 
     async def _worker(self, reconciler: Reconciler) -> None:
         while True:

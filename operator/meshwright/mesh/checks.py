@@ -79,9 +79,9 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
             if injector.revision == spec.revision and injector.owner != name:
                 return Finding(
                     "ForeignControlPlane",
-                    f"MutatingWebhookConfiguration {injector.name} injects revision {injector.revision} already, installed"
-                    f" by {' and '.join(injector.managers) or 'somebody else'}: two would inject every pod twice; remove"
-                    " it, or choose another revision",
+                    f"MutatingWebhookConfiguration {injector.name} injects revision {injector.revision} already,"
+                    f" installed by {' and '.join(injector.managers) or 'somebody else'}: two would inject every pod"
+                    " twice; remove it, or choose another revision",
                 )
     return None
 

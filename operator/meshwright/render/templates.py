@@ -61,7 +61,7 @@ def render(path: str, **values: Any) -> list[Manifest]:
     """The YAML documents of a template below templates/, in order. Raises TemplateError."""
     try:
         text = _environment().get_template(path).render(**values)
-        return [document for document in yaml.load_all(text, Loader=Loader) if document]  # noqa: S506
+        return [document for document in yaml.load_all(text, Loader=Loader) if document]
     except (jinja2.TemplateError, yaml.YAMLError, TypeError) as error:
         raise TemplateError(f"template {path}: {error}") from error
 
