@@ -36,6 +36,9 @@ class MemorySecrets:
         self._pause = pause
         self._version = 0
 
+    def clear(self) -> None:
+        self.secrets, self.writes, self.namespaces = {}, [], []
+
     def put(self, secret: Secret) -> None:
         self._version += 1
         self.secrets[secret.namespace, secret.name] = replace(secret, resource_version=str(self._version))

@@ -20,7 +20,7 @@ from api.world import (
     operator,
     short_istio_api,
 )
-from meshwright.api.errors import MeshwrightError
+from meshwright.api.errors import MeshwrightError, Unreachable
 from meshwright.cluster import client
 
 LIVES_AT_ONCE = 4
@@ -112,7 +112,10 @@ WRITES = 32  # a few more than an install has
     ],
 )
 async def test_killed_at_every_write(
-    cluster: Cluster, new_mesh: Callable[..., Mesh], sent: bool, numbers: range  # noqa: FBT001
+    cluster: Cluster,
+    new_mesh: Callable[..., Mesh],
+    sent: bool,
+    numbers: range,  # noqa: FBT001
 ) -> None:
     with short_istio_api():
         undisturbed = new_mesh()
@@ -141,7 +144,7 @@ def unreachable(op: Operator, number: int) -> Iterator[None]:
         nonlocal count
         count += 1
         if count >= number:
-            raise client.Unreachable("the API server does not answer") from aiohttp.ClientConnectionError()
+            raise Unreachable("the API server does not answer") from aiohttp.ClientConnectionError()
 
     op.wire.before = fail
     yield
@@ -152,7 +155,7 @@ def unreachable(op: Operator, number: int) -> Iterator[None]:
 async def test_connection_that_breaks(op: Operator, mesh: Mesh, number: int) -> None:
     """Also the status cannot be written then, so the error itself must ask for another try."""
     mesh.create()
-    with unreachable(op, number), pytest.raises(client.Unreachable):
+    with unreachable(op, number), pytest.raises(Unreachable):
         await op.reconcile(mesh)
     await settle(op, mesh)
 
@@ -166,7 +169,7 @@ async def test_requests_that_fail_now_and_then(op: Operator, mesh: Mesh) -> None
         nonlocal count
         count += 1
         if count % 7 == 0 and not request.reports:
-            raise client.Unreachable(f"{request.what}: the API server does not answer")
+            raise Unreachable(f"{request.what}: the API server does not answer")
 
     op.wire.before = fail
     seen = set()
@@ -191,7 +194,7 @@ async def test_server_that_hangs(op: Operator, mesh: Mesh, monkeypatch: pytest.M
     mesh.create()
     mesh.cluster.api.pause(hang=True)
     try:
-        with pytest.raises(client.Unreachable, match="does not answer"):
+        with pytest.raises(Unreachable, match="does not answer"):
             await op.reconcile(mesh)
     finally:
         mesh.cluster.api.resume()
@@ -209,7 +212,7 @@ async def test_server_that_goes_in_the_middle(op: Operator, mesh: Mesh) -> None:
 
     op.wire.before = stop
     try:
-        with pytest.raises(client.Unreachable, match="does not answer"):
+        with pytest.raises(Unreachable, match="does not answer"):
             await op.reconcile(mesh)
     finally:
         mesh.cluster.api.resume()

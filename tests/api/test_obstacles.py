@@ -6,7 +6,9 @@ import itertools
 from typing import Any
 from unittest import mock
 
+import jinja2
 import pytest
+import yaml
 
 from api.conftest import install_crd
 from api.world import (
@@ -71,9 +73,7 @@ async def test_version_that_is_too_far_from_what_runs(op: Operator, mesh: Mesh) 
     """The status knows what runs, also where the API server's own rule was not asked (a restored backup)."""
     mesh.create()
     mesh.cluster.merge(f"{mesh.path}/status", {"status": {"version": "1.29.3"}})
-    await refused(
-        op, mesh, "UnsupportedVersion", "1.31.4 cannot be reached from the running 1.29.3", "or to 1.30"
-    )
+    await refused(op, mesh, "UnsupportedVersion", "1.31.4 cannot be reached from the running 1.29.3", "or to 1.30")
     assert mesh.status["version"] == "1.29.3"
 
 
@@ -178,7 +178,7 @@ async def test_hostile_text_stays_text(op: Operator, mesh: Mesh) -> None:
     expected = {"HOSTILE": hostile, "EMPTY": "", "YES": "yes", "NUMBER": "1e3"}
     assert {name: variables[name] for name in expected} == expected
     path = f"/api/v1/namespaces/{mesh.namespace}/configmaps/{mesh.names.mesh_config}"
-    stored = templates.yaml.safe_load(mesh.cluster.must_get(path)["data"]["mesh"])
+    stored = yaml.safe_load(mesh.cluster.must_get(path)["data"]["mesh"])
     assert stored["accessLogFormat"] == hostile
     assert stored["defaultConfig"]["proxyMetadata"]["NO"] == "no"
 
@@ -213,7 +213,7 @@ def container_status(waiting: Json, **more: Any) -> Json:
     return {"containerStatuses": [ready | {"state": {"waiting": waiting}, **more}]}
 
 
-PULL = "Back-off pulling image \"docker.io/istio/pilot:1.31.4\": not found"
+PULL = 'Back-off pulling image "docker.io/istio/pilot:1.31.4": not found'
 TROUBLES = {
     "image": (
         container_status({"reason": "ImagePullBackOff", "message": PULL}),
@@ -503,8 +503,8 @@ async def test_template_that_is_broken(op: Operator, mesh: Mesh) -> None:
         return "kind: {{ no_such_value }}" if path == "istiod/controlplane.yaml.j2" else source(path)
 
     environment = templates._environment.__wrapped__()  # noqa: SLF001
-    environment.loader = templates.jinja2.FunctionLoader(broken)
-    with mock.patch.object(templates, "_environment", lambda: environment):
+    environment.loader = jinja2.FunctionLoader(broken)
+    with mock.patch.object(templates, "_environment", return_value=environment):
         await op.reconcile(mesh)
         says(mesh, "TemplateError", "istiod/controlplane.yaml.j2", "no_such_value")
         assert op.wire.writes() == []

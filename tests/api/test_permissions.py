@@ -104,7 +104,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("missing", MISSING, ids=lambda missing: " ".join(missing))
+@pytest.mark.parametrize("missing", MISSING, ids=" ".join)
 async def test_a_verb_that_is_missing(
     cluster: Cluster, new_mesh: Callable[..., Mesh], missing: tuple[str, str, str]
 ) -> None:

@@ -183,9 +183,7 @@ def test_killed_at_some_moment(run: Run, mesh: Mesh, seed: int) -> None:
     await_installed(mesh)
     if root:
         assert mesh.cluster.must_get(mesh.root_path)["data"] == root["data"]
-    secrets = mesh.cluster.list(
-        f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/secrets", f"meshwright.dev/mesh={mesh.name}"
-    )
+    secrets = mesh.cluster.list(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/secrets", f"meshwright.dev/mesh={mesh.name}")
     assert len(secrets) == 1
 
 

@@ -10,7 +10,7 @@ import base64
 import datetime as dt
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +114,9 @@ class Cluster:
         """With apiVersion and kind in each item, which an API server leaves out of lists."""
         found = self.get(f"{path}?labelSelector={labels}" if labels else path) or {}
         items = found.get("items") or ()
-        return [{"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List"), **item} for item in items]
+        return [
+            {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List"), **item} for item in items
+        ]
 
     def create(self, manifest: Json, query: str = "fieldManager=kubectl-create") -> Answer:
         metadata = manifest["metadata"]
@@ -123,9 +125,7 @@ class Cluster:
 
     def apply(self, manifest: Json, manager: str = "kubectl", query: str = "") -> Answer:
         query = f"fieldManager={manager}&force=true{query}"
-        return self.ask(
-            "PATCH", f"{path_of_item(manifest)}?{query}", manifest, "application/apply-patch+yaml"
-        )
+        return self.ask("PATCH", f"{path_of_item(manifest)}?{query}", manifest, "application/apply-patch+yaml")
 
     def merge(self, path: str, patch: Json, manager: str = "kubectl-edit") -> Json:
         return self.ask("PATCH", f"{path}?fieldManager={manager}", patch, "application/merge-patch+json").body
@@ -155,7 +155,7 @@ class Cluster:
             for item in self.list(path)
         }
 
-    def private_keys(self) -> list[str]:
+    def private_keys(self) -> Sequence[str]:
         """The bodies of all private keys in Secrets, as base64 without line breaks."""
         found = []
         for secret in self.list("/api/v1/secrets"):
@@ -268,9 +268,7 @@ class Mesh:
             "observedGeneration": deployment["metadata"]["generation"],
             **dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count),
         }
-        self.cluster.merge(
-            f"{self.deployment_path}/status", {"status": status}, manager="kube-controller-manager"
-        )
+        self.cluster.merge(f"{self.deployment_path}/status", {"status": status}, manager="kube-controller-manager")
 
     def istiod_writes_its_ca(self) -> None:
         """What istiod writes into its injection webhook when it serves."""
@@ -366,7 +364,7 @@ class Operator:
 def short_istio_api() -> Iterator[None]:
     """One CRD of Istio's fifteen: the others take a second of each test, and matter in one."""
     needed = tuple(each for each in objects._crds() if each.key.name.startswith("peerauthentications."))  # noqa: SLF001
-    with mock.patch.object(objects, "_crds", lambda: needed):
+    with mock.patch.object(objects, "_crds", return_value=needed):
         yield
 
 
@@ -378,9 +376,7 @@ async def operator(kubeconfig: Path) -> AsyncIterator[Operator]:
     await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     wire = Wire(configuration, observer=metrics.observe_request)
     clock = [NOW]
-    reconciler = Reconciler(
-        wire, metrics, namespace=OPERATOR_NAMESPACE, instance="test", now=lambda: clock[0]
-    )
+    reconciler = Reconciler(wire, metrics, namespace=OPERATOR_NAMESPACE, instance="test", now=lambda: clock[0])
     try:
         yield Operator(wire, reconciler, metrics, clock)
     finally:
@@ -408,9 +404,7 @@ def _canonical(mesh: Mesh, items: Iterable[Json]) -> Iterator[tuple[str, Json]]:
     for item in items:
         item = json.loads(json.dumps(item))  # noqa: PLW2901
         metadata = item["metadata"]
-        writers = sorted(
-            {(each["manager"], each.get("subresource", "")) for each in metadata.get("managedFields", ())}
-        )
+        writers = sorted({(each["manager"], each.get("subresource", "")) for each in metadata.get("managedFields", ())})
         for name in VOLATILE:
             metadata.pop(name, None)
         if "data" in item and "type" in item:  # a Secret

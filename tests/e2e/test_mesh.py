@@ -138,7 +138,8 @@ def test_istioctl_sees_every_proxy_synced(apps: Product, backend: Backend) -> No
 
     def all_synced() -> bool:
         found = states()
-        names = {name.rsplit("-", 2)[0] for name in found if name.endswith(f".{IN_MESH}")}
+        pods = [name.removesuffix(f".{IN_MESH}") for name in found if name.endswith(f".{IN_MESH}")]
+        names = {each.rsplit("-", 2)[0] for each in pods}
         return {"server", "client"} <= names and all(each == {"SYNCED"} for each in found.values())
 
     assert eventually(all_synced, seconds=30), states()

@@ -102,7 +102,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Whatever happened, in the end every key that is asked for is given out, and then there is silence."""
 
         async def drain() -> set[str]:
-            found = set()
+            found: set[str] = set()
             for key in self.active:
                 self.queue.done(key)
             while True:

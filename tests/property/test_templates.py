@@ -28,11 +28,11 @@ nasty = st.one_of(
     text,
     st.sampled_from([
         "", " ", "~", "null", "yes", "no", "on", "0x1F", "1e3", "1_000", "012", "1:30", ".inf", "2026-01-01", "=", "<<",
-        "{{ names.namespace }}", "{% raw %}", "{# a #}", "{{", "}}", "!!python/object:os.system", "!!str", "&a", "*a", "%YAML",
-        "---", "...", "--- a\n...\n", "- a", "a: b", "a: b\nc: d", "# no comment", "a #b", "'", '"', '\\"', "\\", "\\n",
-        "a\tb", "\t", "\r\n", "\x00", "\x1b[0m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff", "\ufffe", "\U0001f600",
-        " leading", "trailing ", "\nleading", "trailing\n", "\n\n", " \n ", "a\n  b\n c", "}, {x: y", "]", "|", ">-", "x" * 4096,
-        "$(POD_NAME)", "a\x00\nb",
+        "{{ names.namespace }}", "{% raw %}", "{# a #}", "{{", "}}", "!!python/object:os.system", "!!str", "&a", "*a",
+        "%YAML", "---", "...", "--- a\n...\n", "- a", "a: b", "a: b\nc: d", "# no comment", "a #b", "'", '"', '\\"',
+        "\\", "\\n", "a\tb", "\t", "\r\n", "\x00", "\x1b[0m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff", "\ufffe", "\U0001f600",
+        " leading", "trailing ", "\nleading", "trailing\n", "\n\n", " \n ", "a\n  b\n c", "}, {x: y", "]", "|", ">-",
+        "x" * 4096, "$(POD_NAME)", "a\x00\nb",
     ]),
 )  # fmt: skip
 name = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True).map(lambda stem: f"PILOT_{stem}")
@@ -45,7 +45,7 @@ anything = st.recursive(
     leaf, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(key, inner, max_size=4)), max_leaves=12
 )
 document = st.dictionaries(nasty, anything, max_size=5)  # long keys too: these go through as_yaml
-some = settings(max_examples=80)  # where every example renders a whole mesh
+some = settings(max_examples=60)  # where every example renders a whole mesh
 
 
 def manifests(objects: list[Rendered]) -> list[Manifest]:

@@ -44,7 +44,9 @@ def test_looked_at_often_enough_it_never_lapses_before_its_root(gaps: list[int])
         assert trust is not None
         roots.add(trust.root_fingerprint)
         assert now < trust.intermediate_expires <= trust.root_expires
-        assert trust.intermediate_expires - now >= min(INTERMEDIATE_LIFE / 2, trust.root_expires - now) - dt.timedelta(days=1)
+        assert trust.intermediate_expires - now >= min(INTERMEDIATE_LIFE / 2, trust.root_expires - now) - dt.timedelta(
+            days=1
+        )
     assert len(roots) == 1
     assert not [body for body in key_bodies(store) if body in repr(store.secrets)]
 

@@ -113,7 +113,9 @@ def test_only_the_version_is_required() -> None:
 
 @pytest.mark.parametrize("field", ["clusterName", "namespace", "revision", "meshID", "trustDomain"])
 def test_a_field_that_says_immutable_has_a_rule_and_the_other_way_round(field: str) -> None:
-    immutable = [rule["message"].split()[0] for rule in at("spec")["x-kubernetes-validations"] if "immutable" in rule["message"]]
+    immutable = [
+        rule["message"].split()[0] for rule in at("spec")["x-kubernetes-validations"] if "immutable" in rule["message"]
+    ]
     assert field in immutable
     said = [name for name, node in at("spec")["properties"].items() if "Immutable." in node["description"]]
     assert sorted(immutable) == sorted(said)

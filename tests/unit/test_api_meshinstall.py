@@ -33,7 +33,7 @@ def test_metadata_that_a_reconcile_needs_is_kept() -> None:
 def test_what_was_read_cannot_be_changed() -> None:
     mesh = MeshInstall.parse(manifest())
     with pytest.raises(ValueError, match="frozen"):
-        mesh.spec.trust_domain = "other"
+        mesh.spec.trust_domain = "other"  # type: ignore[misc]
 
 
 WRONG_FIELDS: list[tuple[Json, str]] = [

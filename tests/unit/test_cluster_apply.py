@@ -1,5 +1,6 @@
 """apply: what is written, what is left alone, and what an outcome says, on a server in memory."""
 
+# ruff: noqa: ARG002  # what stands in for a client or store has its signature
 from __future__ import annotations
 
 import asyncio
@@ -72,7 +73,12 @@ class Server(Client):
 
 def service(name: str = "a", *, mesh: str | None = "demo", **spec: Any) -> Manifest:
     labels = {LABEL_MESH: mesh} if mesh else {}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "n", "name": name, "labels": labels}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "n", "name": name, "labels": labels},
+        "spec": spec,
+    }
 
 
 def crd(*, istio_api: str | None, established: bool = True) -> Manifest:

@@ -56,7 +56,7 @@ TABLE: list[tuple[str, int, Json | bytes, type[MeshwrightError], str]] = [
     ("a media type", 415, {"message": "unsupported"}, Rejected, "unsupported"),
     ("a value the server does not take", 422, {"message": "spec.replicas: Invalid value"}, Rejected, "Invalid value"),
     ("too many requests", 429, {"message": "slow down"}, Throttled, "slow down"),
-    ("a webhook that does not answer", 500, {"message": "failed calling webhook"}, Unreachable, "failed calling webhook"),
+    ("a webhook that does not answer", 500, {"message": "failed calling webhook"}, Unreachable, "calling webhook"),
     ("a proxy in front", 502, b"<html>Bad Gateway</html>", Unreachable, "<html>Bad Gateway</html>"),
     ("starting", 503, b"", Unreachable, f"{WHAT}: HTTP 503"),
     ("a timeout", 504, {"message": "Timeout"}, Unreachable, "Timeout"),
@@ -71,10 +71,10 @@ def body(answer: Json | bytes) -> bytes:
     return answer if isinstance(answer, bytes) else json.dumps({"kind": "Status", **answer}).encode()
 
 
-@pytest.mark.parametrize(("status", "answer", "kind", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_an_answer_becomes_an_error(
-    status: int, answer: Json | bytes, kind: type[MeshwrightError], says: str
-) -> None:
+@pytest.mark.parametrize(
+    ("status", "answer", "kind", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_an_answer_becomes_an_error(status: int, answer: Json | bytes, kind: type[MeshwrightError], says: str) -> None:
     error = classify(status, body(answer), {}, what=WHAT)
     assert type(error) is kind
     assert says in str(error)
@@ -85,7 +85,9 @@ def test_every_status_becomes_some_error() -> None:
         assert isinstance(classify(status, b"", {}, what=WHAT), MeshwrightError), status
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("0", 0.0), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("3", 3.0), ("0", 0.0), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)]
+)
 def test_the_server_says_how_long_to_wait(header: str, seconds: float | None) -> None:
     error = classify(429, b"", {"Retry-After": header} if header else {}, what=WHAT)
     assert isinstance(error, Throttled)

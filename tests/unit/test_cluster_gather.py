@@ -1,5 +1,6 @@
 """gather: manifests as the API server gives them become the snapshot's facts."""
 
+# ruff: noqa: ARG002  # what stands in for a client or store has its signature
 from __future__ import annotations
 
 import asyncio

@@ -12,7 +12,7 @@ import pytest
 SECRET = "the-body-of-a-key"
 
 # In a process of its own: logging is configured once and for all.
-PROGRAM = f"""
+PROGRAM = """
 import logging, sys
 import structlog
 from meshwright.controller import logs
@@ -20,7 +20,7 @@ from meshwright.controller import logs
 logs.configure("INFO", as_json=sys.argv[1] == "json")
 
 def fails(key):
-    inner = {{"key": key}}
+    inner = {"key": key}
     raise ValueError("what went wrong")
 
 structlog.get_logger().debug("too quiet")

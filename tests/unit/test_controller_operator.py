@@ -1,5 +1,6 @@
 """What is around the sentence: metrics, health, the watchdog, kopf's settings, and when a key comes again."""
 
+# ruff: noqa: ARG002  # what stands in for a client or store has its signature
 from __future__ import annotations
 
 import asyncio

@@ -99,7 +99,9 @@ def test_stalled_says_the_next_step(reason: str) -> None:
         (None, "Paused", {"Reconciling", "Stalled"}),
     ],
 )
-def test_a_condition_keeps_its_date_while_its_status_stays(before: str | None, then: str | None, kept: set[str]) -> None:
+def test_a_condition_keeps_its_date_while_its_status_stays(
+    before: str | None, then: str | None, kept: set[str]
+) -> None:
     def finding(reason: str | None) -> Finding | None:
         return Finding(reason, "words") if reason else None
 
@@ -121,7 +123,9 @@ def test_the_same_again_needs_no_write() -> None:
     second = report.status_of(attempt(after(first), trusts={"primary": TRUST}), now=LATER)
     assert not report.differs(after(first), second)
     assert report.differs(mesh(), first)
-    assert report.differs(after(first), report.status_of(attempt(after(first), finding=Finding("Paused", "x")), now=LATER))
+    assert report.differs(
+        after(first), report.status_of(attempt(after(first), finding=Finding("Paused", "x")), now=LATER)
+    )
 
 
 # The rest of the status
@@ -169,7 +173,9 @@ def test_a_mesh_that_was_never_read_has_no_cluster_that_is_ready() -> None:
 
 def test_several_clusters_are_summed_up() -> None:
     west = Cluster("west", proxies=4)
-    status = report.status_of(attempt(clusters=(SEEN, west), outcomes={"primary": Outcome(), "west": Outcome()}), now=NOW)
+    status = report.status_of(
+        attempt(clusters=(SEEN, west), outcomes={"primary": Outcome(), "west": Outcome()}), now=NOW
+    )
     assert (status["clustersReady"], status["proxies"]) == ("2/2", 7)
     assert [each["name"] for each in status["clusters"]] == ["primary", "west"]
     assert status["clusters"][1]["controlPlane"] == {"replicas": 0, "readyReplicas": 0}

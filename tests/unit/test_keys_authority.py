@@ -122,23 +122,20 @@ def test_a_key_of_openssls_own_forms_is_read(root: Authority) -> None:
     assert Authority.load(certificate=root.certificate_pem, key=legacy, where="x").fingerprint == root.fingerprint
 
 
-def other_key(kind: str) -> bytes:
-    match kind:
-        case "another":
-            return ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, PKCS8, PLAIN)
-        case "rsa":
-            return rsa.generate_private_key(65537, 2048).private_bytes(PEM, PKCS8, PLAIN)
-        case "ed25519":
-            return ed25519.Ed25519PrivateKey.generate().private_bytes(PEM, PKCS8, PLAIN)
-        case "encrypted":
-            key = ec.generate_private_key(ec.SECP256R1())
-            return key.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"pass"))
-        case "public":
-            key = ec.generate_private_key(ec.SECP256R1())
-            return key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        case "broken":
-            return b"-----BEGIN PRIVATE KEY-----\nSECRETBODY\n-----END PRIVATE KEY-----\n"
-    return kind.encode()
+def other_keys() -> dict[str, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return {
+        "another": key.private_bytes(PEM, PKCS8, PLAIN),
+        "rsa": rsa.generate_private_key(65537, 2048).private_bytes(PEM, PKCS8, PLAIN),
+        "ed25519": ed25519.Ed25519PrivateKey.generate().private_bytes(PEM, PKCS8, PLAIN),
+        "encrypted": key.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"pass")),
+        "public": key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+        "broken": b"-----BEGIN PRIVATE KEY-----\nSECRETBODY\n-----END PRIVATE KEY-----\n",
+        "no PEM": b"text",
+    }
+
+
+OTHER_KEYS = other_keys()
 
 
 @pytest.mark.parametrize(
@@ -150,11 +147,11 @@ def other_key(kind: str) -> bytes:
         ("encrypted", "not an unencrypted PEM key"),
         ("public", "not an unencrypted PEM key"),
         ("broken", "not an unencrypted PEM key"),
-        ("no pem at all", "not an unencrypted PEM key"),
+        ("no PEM", "not an unencrypted PEM key"),
     ],
 )
 def test_a_key_that_does_not_fit_is_said_without_showing_it(root: Authority, kind: str, says: str) -> None:
-    key = other_key(kind)
+    key = OTHER_KEYS[kind]
     with pytest.raises(TrustError) as caught:
         Authority.load(certificate=root.certificate_pem, key=key, where="Secret a/b")
     assert str(caught.value).startswith("Secret a/b: ")
@@ -163,7 +160,9 @@ def test_a_key_that_does_not_fit_is_said_without_showing_it(root: Authority, kin
     assert "SECRETBODY" not in str(caught.value)
 
 
-@pytest.mark.parametrize("certificate", [b"", b"text", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize(
+    "certificate", [b"", b"text", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
 def test_a_certificate_that_is_none_is_said(root: Authority, certificate: bytes) -> None:
     with pytest.raises(TrustError, match="Secret a/b: the certificate is not PEM"):
         Authority.load(certificate=certificate, key=root.key_pem, where="Secret a/b")

@@ -1,5 +1,6 @@
 """ensure_trust: made once, renewed under the same root, never overwritten, never shown."""
 
+# ruff: noqa: ARG002  # what stands in for a client or store has its signature
 from __future__ import annotations
 
 import base64
@@ -163,9 +164,10 @@ def test_the_last_years_intermediate_ends_with_its_root(store: MemorySecrets) ->
 
 
 def test_two_callers_in_every_order_make_one_root() -> None:
+    store = MemorySecrets(pause=Turn)
+
     def start() -> list[Coroutine[Any, Any, Trust | None]]:
-        nonlocal store
-        store = MemorySecrets(pause=Turn)
+        store.clear()
         return [ensure(store), ensure(store)]
 
     def check(answers: list[Trust | None]) -> None:
@@ -173,7 +175,6 @@ def test_two_callers_in_every_order_make_one_root() -> None:
         assert sorted(store.writes) == [("create", SIGNING), ("create", ROOT)]
         assert rests_on_root(store)
 
-    store = MemorySecrets()
     assert every_order(start, check) > 100
 
 
@@ -181,9 +182,10 @@ def test_two_renewals_in_every_order_end_with_one_of_them() -> None:
     made = MemorySecrets()
     run(ensure(made))
 
+    store = MemorySecrets(pause=Turn)
+
     def start() -> list[Coroutine[Any, Any, Trust | None]]:
-        nonlocal store
-        store = MemorySecrets(pause=Turn)
+        store.clear()
         for secret in made.secrets.values():
             store.put(secret)
         return [ensure(store, now=NOW + dt.timedelta(days=183)) for _ in range(2)]
@@ -193,7 +195,6 @@ def test_two_renewals_in_every_order_end_with_one_of_them() -> None:
         assert store.writes == [("update", SIGNING)]
         assert rests_on_root(store)
 
-    store = MemorySecrets()
     assert every_order(start, check) > 10
 
 
@@ -237,7 +238,10 @@ def file(name: tuple[str, str], path: str, content: bytes) -> Change:
 
 
 def gone(name: tuple[str, str]) -> Change:
-    return lambda store: store.secrets.pop(name) and None
+    def change(store: MemorySecrets) -> None:
+        del store.secrets[name]
+
+    return change
 
 
 def of_another_root(store: MemorySecrets) -> None:
@@ -283,7 +287,11 @@ TABLE: list[tuple[str, Change, str, str]] = [
 @pytest.mark.parametrize("write", [True, False], ids=["apply", "plan"])
 @pytest.mark.parametrize(("change", "named", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_what_is_not_as_it_must_be_is_named_and_left_alone(
-    store: MemorySecrets, change: Change, named: str, says: str, write: bool  # noqa: FBT001
+    store: MemorySecrets,
+    change: Change,
+    named: str,
+    says: str,
+    write: bool,  # noqa: FBT001
 ) -> None:
     change(store)
     before, secrets = dict(store.secrets), key_bodies(store)
@@ -301,7 +309,7 @@ def test_what_is_not_as_it_must_be_is_named_and_left_alone(
     ("age", "named"), [(INTERMEDIATE_LIFE, SAYS_SIGNING), (INTERMEDIATE_LIFE * 2, SAYS_SIGNING), (ROOT_LIFE, SAYS_ROOT)]
 )
 def test_what_has_expired_is_not_replaced_by_itself(store: MemorySecrets, age: dt.timedelta, named: str) -> None:
-    with pytest.raises(TrustError, match="expired on .*: replace it") as caught:
+    with pytest.raises(TrustError, match=r"expired on .*: replace it") as caught:
         run(ensure(store, now=NOW + age))
     assert str(caught.value).startswith(named)
     assert store.writes == []

@@ -46,15 +46,15 @@ TABLE: list[tuple[str, Observed, str | None, str]] = [
     ("a request above its limit", of(controlPlane={"resources": {"requests": {"cpu": 9}}}), "InvalidSpec", "cpu"),
     ("no quantity", of(controlPlane={"resources": {"limits": {"cpu": "x"}}}), "InvalidSpec", "'x' is not a quantity"),
     ("a computed key", of(meshConfig={"trustDomain": "a"}), "InvalidSpec", "spec.meshConfig.trustDomain: follows from"),
-    ("an older twin", with_neighbour("other", "default", "2026-01-01T00:00:00Z"), "RevisionConflict", "MeshInstall other"),
+    ("an older twin", with_neighbour("other", "default", "2026-01-01T00:00:00Z"), "RevisionConflict", "other has"),
     ("a younger twin", with_neighbour("other", "default", "2026-03-01T00:00:00Z"), None, ""),
     ("a twin of the same second, before us by name", with_neighbour("a", "default", CREATED), "RevisionConflict", "a"),
     ("a twin of the same second, after us by name", with_neighbour("z", "default", CREATED), None, ""),
     ("a neighbour of another revision", with_neighbour("other", "canary", "2026-01-01T00:00:00Z"), None, ""),
-    ("a namespace that goes", with_cluster(namespace_terminating=True), "NamespaceTerminating", "istio-system is being"),
+    ("a namespace that goes", with_cluster(namespace_terminating=True), "NamespaceTerminating", "is being"),
     ("a namespace that is there", with_cluster(namespace_exists=True), None, ""),
     ("an istiod of Helm's", with_cluster(istiods=(istiod(**HELM),)), "ForeignControlPlane", "by helm and kubectl"),
-    ("an istiod of nobody's", with_cluster(istiods=(istiod(owner=None, managers=()),)), "ForeignControlPlane", "somebody"),
+    ("an istiod of nobody's", with_cluster(istiods=(istiod(owner=None, managers=()),)), "ForeignControlPlane", "body"),
     ("a foreign istiod of another revision in our namespace",
      with_cluster(istiods=(istiod(name="istiod-x", revision="x", **HELM),)), "ForeignControlPlane", "of revision x"),
     ("a foreign istiod of our revision elsewhere",
@@ -109,7 +109,17 @@ def test_the_first_of_several_is_told() -> None:
 def test_a_message_tells_the_next_step(row: tuple[str, Observed, str, str]) -> None:
     finding = first_finding(row[1])
     assert finding is not None
-    words = ("choose", "delete", "remove", "lower", "wait", "uninstall", "go to", "leave it out", "not a quantity such as")
+    words = (
+        "choose",
+        "delete",
+        "remove",
+        "lower",
+        "wait",
+        "uninstall",
+        "go to",
+        "leave it out",
+        "not a quantity such as",
+    )
     assert any(word in finding.message for word in words), finding.message
     assert "\n" not in finding.message
 
@@ -122,6 +132,8 @@ def test_decide_takes_every_cluster_and_the_mode() -> None:
     assert {each.trust.root_secret for each in desired.control_planes} == {"meshwright-root-demo"}
 
 
-@pytest.mark.parametrize(("spec", "mesh_id"), [({}, "cluster.local"), ({"trustDomain": "a.b"}, "a.b"), ({"meshID": "m"}, "m")])
+@pytest.mark.parametrize(
+    ("spec", "mesh_id"), [({}, "cluster.local"), ({"trustDomain": "a.b"}, "a.b"), ({"meshID": "m"}, "m")]
+)
 def test_the_mesh_id_is_the_trust_domain_unless_it_is_said(spec: Json, mesh_id: str) -> None:
     assert decide(observed(mesh(**spec))).mesh_id == mesh_id

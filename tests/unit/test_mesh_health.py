@@ -76,8 +76,14 @@ def deployment(**status: int) -> dict[Key, Json]:
     [
         ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2}, None),
         ({"observedGeneration": 3, "updatedReplicas": 3, "availableReplicas": 2}, None),
-        ({"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2}, "Deployment n/d (0 of 2 replicas ready)"),
-        ({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2}, "Deployment n/d (1 of 2 replicas ready)"),
+        (
+            {"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2},
+            "Deployment n/d (0 of 2 replicas ready)",
+        ),
+        (
+            {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2},
+            "Deployment n/d (1 of 2 replicas ready)",
+        ),
         ({"observedGeneration": 2, "updatedReplicas": 2}, "Deployment n/d (0 of 2 replicas ready)"),
         ({}, "Deployment n/d (0 of 2 replicas ready)"),
     ],
@@ -110,8 +116,18 @@ def test_a_wave_waits_until_kinds_are_served(conditions: list[Json] | None, read
 
 
 def test_a_key_reads_like_a_path_and_a_digest_follows_the_content_alone() -> None:
-    manifest: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "n", "name": "s"}, "spec": {"a": 1, "b": 2}}
-    other: Json = {"spec": {"b": 2, "a": 1}, "metadata": {"name": "s", "namespace": "n"}, "kind": "Service", "apiVersion": "v1"}
+    manifest: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "n", "name": "s"},
+        "spec": {"a": 1, "b": 2},
+    }
+    other: Json = {
+        "spec": {"b": 2, "a": 1},
+        "metadata": {"name": "s", "namespace": "n"},
+        "kind": "Service",
+        "apiVersion": "v1",
+    }
     assert str(Key.of(manifest)) == "Service n/s"
     assert str(Key("v1", "Namespace", "", "n")) == "Namespace n"
     assert Rendered(manifest).digest == Rendered(other).digest

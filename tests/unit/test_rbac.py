@@ -43,13 +43,17 @@ def permissions(rules: list[Json]) -> set[Permission]:
     }
 
 
-HELD = permissions(next(each for each in documents("manifests/base/rbac.yaml") if each["kind"] == "ClusterRole")["rules"])
+HELD = permissions(
+    next(each for each in documents("manifests/base/rbac.yaml") if each["kind"] == "ClusterRole")["rules"]
+)
 
 
 def held(wanted: Permission) -> bool:
     """`*` is granted by `*` alone: Kubernetes compares rules so when somebody grants what they hold."""
     return any(
-        have.group in {wanted.group, "*"} and have.resource in {wanted.resource, "*"} and have.verb in {wanted.verb, "*"}
+        have.group in {wanted.group, "*"}
+        and have.resource in {wanted.resource, "*"}
+        and have.verb in {wanted.verb, "*"}
         for have in HELD
     )
 
@@ -76,10 +80,14 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
     for room in ("cluster", "controller", "keys"):
         for path in sorted((SOURCE / room).glob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
-                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in VERBS):
+                if not (
+                    isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in VERBS
+                ):
                     continue
                 owner = node.func.value
-                name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+                name = (
+                    owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+                )
                 if name.strip("_") == "client":
                     yield f"{path.name}:{node.lineno}", node
 
@@ -93,10 +101,11 @@ def used() -> Iterator[tuple[str, Permission]]:
             named = (getattr(kinds, kind.id),)
         else:  # one of those that a MeshInstall becomes; all but two of them go with it
             named = OWNED if where.startswith("remove") else (*OWNED, NAMESPACE, CRD)
-        part = next((key.value for key in call.keywords if key.arg == "subresource"), None)
+        parts = [key.value for key in call.keywords if key.arg == "subresource"]
+        names = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
         for each in named:
-            resource = f"{each.plural}/{part.value}" if isinstance(part, ast.Constant) else each.plural
-            verbs = ("patch",) if isinstance(part, ast.Constant) else VERBS[call.func.attr]
+            resource = "/".join([each.plural, *names])
+            verbs = ("patch",) if names else VERBS[call.func.attr]
             yield from ((where, Permission(each.group, resource, verb)) for verb in verbs)
     for each in (*WATCHED, MESH_INSTALL):
         yield from (("chassis", Permission(each.group, each.plural, verb)) for verb in ("list", "watch"))
@@ -107,7 +116,15 @@ USED = sorted({permission: where for where, permission in used()}.items())
 
 def test_the_search_for_calls_finds_them() -> None:
     assert len(USED) > 50
-    assert {permission.verb for permission, _ in USED} == {"get", "list", "watch", "create", "update", "patch", "delete"}
+    assert {permission.verb for permission, _ in USED} == {
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+    }
 
 
 @pytest.mark.parametrize("permission", GRANTED, ids=str)
@@ -133,7 +150,9 @@ def test_the_operator_holds_nothing_that_it_neither_grants_nor_does() -> None:
 
 def test_no_permission_is_for_everything() -> None:
     assert all("*" not in permission.group for permission in HELD)
-    assert {str(permission) for permission in HELD if permission.verb == "*"} == {"* ingresses/status.networking.k8s.io"}
+    assert {str(permission) for permission in HELD if permission.verb == "*"} == {
+        "* ingresses/status.networking.k8s.io"
+    }
     assert all(permission.verb in {"get", "list", "watch"} for permission in HELD if permission.resource == "*")
 
 

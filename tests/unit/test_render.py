@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -33,7 +34,7 @@ SPECS: dict[str, Json] = {
 SERVING_PORTS = {15010, 15012, 15014, 15017}
 
 
-@pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
+@pytest.fixture(params=list(SPECS.values()), ids=list(SPECS))
 def objects(request: pytest.FixtureRequest) -> list[Rendered]:
     spec: Json = request.param
     return rendered(**spec)
@@ -81,8 +82,8 @@ def test_no_object_refers_to_one_of_a_later_wave() -> None:
     for key, index in position.items():
         kinds.setdefault(key.kind, []).append(index)
     before = [
-        ("Namespace", "ServiceAccount"), ("ServiceAccount", "ClusterRoleBinding"), ("ClusterRole", "ClusterRoleBinding"),
-        ("Role", "RoleBinding"), ("RoleBinding", "Deployment"), ("ConfigMap", "Deployment"),
+        ("Namespace", "ServiceAccount"), ("ServiceAccount", "ClusterRoleBinding"),
+        ("ClusterRole", "ClusterRoleBinding"), ("Role", "RoleBinding"), ("RoleBinding", "Deployment"), ("ConfigMap", "Deployment"),
         ("Deployment", "MutatingWebhookConfiguration"), ("CustomResourceDefinition", "PeerAuthentication"),
     ]  # fmt: skip
     for first, then in before:
@@ -263,7 +264,11 @@ def test_resources(spec: Json, replicas: int, requests: Json, limits: Json) -> N
     ("image", "reference", "policy"),
     [
         ({}, f"docker.io/istio/pilot:{VERSION}", "IfNotPresent"),
-        ({"hub": "registry.example:5000/a", "tag": "t", "pullPolicy": "Always"}, "registry.example:5000/a/pilot:t", "Always"),
+        (
+            {"hub": "registry.example:5000/a", "tag": "t", "pullPolicy": "Always"},
+            "registry.example:5000/a/pilot:t",
+            "Always",
+        ),
     ],
 )
 def test_images(image: Json, reference: str, policy: str) -> None:
@@ -480,6 +485,6 @@ def test_a_component_has_a_folder_and_no_template_is_forgotten() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(templates, "render", spy)
         render(plane(), TRUST)
-    folder = templates.files("meshwright").joinpath("templates")
+    folder = files("meshwright").joinpath("templates")
     stored = {f"{room.name}/{file.name}" for room in folder.iterdir() if room.is_dir() for file in room.iterdir()}
     assert {path for path in stored if path.endswith((".j2", ".tpl"))} == used

@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 import meshwright
-from meshes import REPOSITORY
+from meshes import REPOSITORY, observed
 from meshwright.api.meshinstall import MeshInstall
 from meshwright.mesh.checks import first_finding
-from meshes import observed
 
 PACKAGE = REPOSITORY / "operator/meshwright"
 ROOMS = ("api", "mesh", "render", "keys", "cluster", "controller", "cli")

@@ -51,10 +51,7 @@ def test_containerd_and_cni_configurations_are_well_formed() -> None:
 
 def test_a_flat_node_masks_no_pod_network_of_the_bed() -> None:
     ruleset = config.node_ruleset(NODE, routes(BED, BED.clusters[0], NODE))
-    assert (
-        "ip saddr 10.232.1.0/24 ip daddr != { 10.232.0.0/16, 10.233.0.0/16, 224.0.0.0/4 } masquerade"
-        in ruleset
-    )
+    assert "ip saddr 10.232.1.0/24 ip daddr != { 10.232.0.0/16, 10.233.0.0/16, 224.0.0.0/4 } masquerade" in ruleset
 
 
 def test_certificates_carry_user_groups_and_addresses(tmp_path: Path) -> None:
@@ -85,9 +82,7 @@ def test_kubeconfigs_merge_into_one_with_a_context_each(tmp_path: Path) -> None:
 def test_the_record_of_a_bed_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHWRIGHT_TESTBED_STATE", str(tmp_path))
     own = Process.of(os.getpid())
-    state = BedState(
-        "demo", 1, 1, 1, flat=False, owner=own, processes={"demo-1-node-1": NodeProcesses(own, own)}
-    )
+    state = BedState("demo", 1, 1, 1, flat=False, owner=own, processes={"demo-1-node-1": NodeProcesses(own, own)})
     state.save()
     loaded = BedState.load("demo")
     assert loaded == state
@@ -110,9 +105,7 @@ def test_the_istio_version_changes_what_is_built() -> None:
     ("name", "kind"),
     [(None, LocalBackend), ("local", LocalBackend), ("kind", KindBackend), ("kubeconfig", KubeconfigBackend)],
 )
-def test_the_environment_chooses_the_back_end(
-    monkeypatch: pytest.MonkeyPatch, name: str | None, kind: type
-) -> None:
+def test_the_environment_chooses_the_back_end(monkeypatch: pytest.MonkeyPatch, name: str | None, kind: type) -> None:
     monkeypatch.delenv("MESHWRIGHT_E2E_BACKEND", raising=False)
     if name:
         monkeypatch.setenv("MESHWRIGHT_E2E_BACKEND", name)

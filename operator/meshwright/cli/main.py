@@ -19,7 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = int(options.run(options))
         sys.stdout.flush()  # here, where a reader that is gone is no error
-        return code
     except MeshwrightError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -63,9 +63,12 @@ class Applier:
                 outcome.waiting = waiting
                 break
             results = await asyncio.gather(
-                *(self._apply_one(each, live.get(each.key), outcome, dry_run=dry_run) for each in wave.objects)
+                *(self._apply_one(each, live.get(each.key), dry_run=dry_run) for each in wave.objects)
             )
-            applied.update(results)
+            # In the order of the wave, not of the answers: a plan that says the same must read the same.
+            for rendered, (verb, result) in zip(wave.objects, results, strict=True):
+                outcome.add(verb, rendered.key)
+                applied[rendered.key] = result
         return outcome
 
     async def _read(self, waves: Iterable[Wave]) -> dict[Key, Manifest]:
@@ -78,17 +81,16 @@ class Applier:
             return await self._client.get(kind_of(key.api_version, key.kind), key.name, key.namespace)
 
     async def _apply_one(
-        self, rendered: Rendered, live: Manifest | None, outcome: Outcome, *, dry_run: bool
-    ) -> tuple[Key, Manifest]:
+        self, rendered: Rendered, live: Manifest | None, *, dry_run: bool
+    ) -> tuple[str, Manifest]:
+        """What was done (create, change or keep), and the object after it."""
         key = rendered.key
         if live and (_is_foreign_crd(live) or self._in_sync(rendered, live)):
-            outcome.add("keep", key)
-            return key, live
+            return "keep", live
         kind = kind_of(key.api_version, key.kind)
         async with self._slots:
             if live is None and rendered.at_birth and not dry_run:
-                live = await self._client.create(kind, rendered.at_birth, field_manager=BIRTH_MANAGER)
-                outcome.add("create", key)
+                await self._client.create(kind, rendered.at_birth, field_manager=BIRTH_MANAGER)
                 result = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER)
             else:
                 try:
@@ -97,10 +99,9 @@ class Applier:
                     if not dry_run:
                         raise
                     result = rendered.manifest  # its namespace or kind would be created by an earlier wave
-                outcome.add("create" if live is None else "change" if differ(live, result) else "keep", key)
         if not dry_run:
             self._applied[key] = rendered.digest, _incarnation(result)
-        return key, result
+        return "create" if live is None else "change" if differ(live, result) else "keep", result
 
     def _in_sync(self, rendered: Rendered, live: Manifest) -> bool:
         return self._applied.get(rendered.key) == (rendered.digest, _incarnation(live))
