@@ -6,6 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTBED := PYTHONPATH=tests $(BIN)/python -m testbed
 ONLY ?=
+# Where demo and e2e run: local, kind, or kubeconfig. `make demo KUBECONFIG=FILE` means the cluster of that file; a
+# KUBECONFIG that merely stands in the environment does not, so that no demo lands in a cluster by accident.
+BACKEND ?= $(if $(filter command,$(word 1,$(origin KUBECONFIG))),kubeconfig,local)
+export MESHWRIGHT_E2E_BACKEND ?= $(BACKEND)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo down test check format lint types layers unit test-api e2e bench generate wheelhouse image lock clean venv prereqs
@@ -13,7 +17,7 @@ ONLY ?=
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: wheelhouse ## a mesh on a local cluster, step by step (or on KUBECONFIG=, with MESHWRIGHT_E2E_BACKEND=kubeconfig)
+demo: wheelhouse ## a mesh from nothing, step by step, on a local cluster (or BACKEND=kind, or KUBECONFIG=FILE)
 	@PYTHONPATH=tests $(BIN)/python -m demo
 
 down: venv ## remove what `make demo` left running

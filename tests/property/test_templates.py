@@ -30,8 +30,8 @@ nasty = st.one_of(
         "", " ", "~", "null", "yes", "no", "on", "0x1F", "1e3", "1_000", "012", "1:30", ".inf", "2026-01-01", "=", "<<",
         "{{ names.namespace }}", "{% raw %}", "{# a #}", "{{", "}}", "!!python/object:os.system", "!!str", "&a", "*a",
         "%YAML", "---", "...", "--- a\n...\n", "- a", "a: b", "a: b\nc: d", "# no comment", "a #b", "'", '"', '\\"',
-        "\\", "\\n", "a\tb", "\t", "\r\n", "\x00", "\x1b[0m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff", "\ufffe", "\U0001f600",
-        " leading", "trailing ", "\nleading", "trailing\n", "\n\n", " \n ", "a\n  b\n c", "}, {x: y", "]", "|", ">-",
+        "\\", "\\n", "a\tb", "\t", "\r\n", "\x00", "\x1b[0m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff", "\ufffe",
+        "\U0001f600", " leading", "trailing ", "\nleading", "trailing\n", "\n\n", " \n ", "a\n  b\n c", "}, {x: y", "]", "|", ">-",
         "x" * 4096, "$(POD_NAME)", "a\x00\nb",
     ]),
 )  # fmt: skip

@@ -84,7 +84,8 @@ def test_no_object_refers_to_one_of_a_later_wave() -> None:
     before = [
         ("Namespace", "ServiceAccount"), ("ServiceAccount", "ClusterRoleBinding"),
         ("ClusterRole", "ClusterRoleBinding"), ("Role", "RoleBinding"), ("RoleBinding", "Deployment"), ("ConfigMap", "Deployment"),
-        ("Deployment", "MutatingWebhookConfiguration"), ("CustomResourceDefinition", "PeerAuthentication"),
+        ("Deployment", "MutatingWebhookConfiguration"), 
+        ("CustomResourceDefinition", "PeerAuthentication"),
     ]  # fmt: skip
     for first, then in before:
         assert max(kinds[first]) < min(kinds[then]), f"{first} before {then}"
