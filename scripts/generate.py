@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ def conditions() -> Iterator[str]:
     yield ""
     yield "All three carry the same reason. Reasons are part of the API: automation may match on them."
     yield ""
-    groups = (
+    groups: tuple[tuple[str, Callable[[Reason], bool]], ...] = (
         ("Well", lambda row: row.ready == "True"),
         ("Under way, or to be tried again", lambda row: row.ready == "False" and not row.stalled),
         ("By intent", lambda row: row.ready == "Unknown"),

@@ -11,14 +11,12 @@ import pytest
 
 from api.world import (
     OPERATOR_NAMESPACE,
-    Cluster,
     Json,
     Mesh,
     Operator,
     Sent,
+    Wire,
     canonical,
-    operator,
-    short_istio_api,
 )
 from meshwright.api.errors import MeshwrightError, Unreachable
 from meshwright.cluster import client
@@ -78,25 +76,25 @@ def root(mesh: Mesh) -> Json | None:
     return secret["data"] if secret else None
 
 
-async def interrupted_install(cluster: Cluster, mesh: Mesh, number: int, *, sent: bool) -> bool:
+async def interrupted_install(wire: Wire, mesh: Mesh, number: int, *, sent: bool) -> bool:
     """Install `mesh` with the operator killed at write `number`. False when there are fewer writes."""
     mesh.create()
-    killed = False
-    async with operator(cluster.api.kubeconfig) as first:
-        kill_at(first, number, sent=sent)
-        try:
-            await settle(first, mesh)
-        except KilledError:
-            killed = True
-            await asyncio.sleep(0.05)  # what was on its way still arrives
+    first = Operator.start(wire.again())
+    kill_at(first, number, sent=sent)
+    try:
+        await settle(first, mesh)
+    except KilledError:
+        killed = True
+        await asyncio.sleep(0.05)  # what was on its way still arrives
+    else:
+        killed = False
     made = root(mesh)
     if killed:
-        async with operator(cluster.api.kubeconfig) as second:
-            await settle(second, mesh)
+        await settle(Operator.start(wire.again()), mesh)
         if made:
             assert root(mesh) == made, f"another root after write {number}"
-    roots = cluster.list(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/secrets", f"meshwright.dev/mesh={mesh.name}")
-    assert len(roots) == 1
+    path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/secrets"
+    assert len(mesh.cluster.list(path, f"meshwright.dev/mesh={mesh.name}")) == 1
     return killed
 
 
@@ -112,26 +110,24 @@ WRITES = 32  # a few more than an install has
     ],
 )
 async def test_killed_at_every_write(
-    cluster: Cluster,
+    op: Operator,
     new_mesh: Callable[..., Mesh],
-    sent: bool,
-    numbers: range,  # noqa: FBT001
+    sent: bool,  # noqa: FBT001
+    numbers: range,
 ) -> None:
-    with short_istio_api():
-        undisturbed = new_mesh()
-        assert not await interrupted_install(cluster, undisturbed, 0, sent=sent)
-        expected = canonical(undisturbed)
-        slots = asyncio.Semaphore(LIVES_AT_ONCE)
+    undisturbed = new_mesh()
+    assert not await interrupted_install(op.wire, undisturbed, WRITES, sent=sent)  # so no write is left out
+    expected = canonical(undisturbed)
+    slots = asyncio.Semaphore(LIVES_AT_ONCE)
 
-        async def check(number: int) -> bool:
-            async with slots:
-                mesh = new_mesh()
-                killed = await interrupted_install(cluster, mesh, number, sent=sent)
-                assert canonical(mesh) == expected, f"killed at write {number}"
-                return killed
+    async def check(number: int) -> bool:
+        async with slots:
+            mesh = new_mesh()
+            killed = await interrupted_install(op.wire, mesh, number, sent=sent)
+            assert canonical(mesh) == expected, f"killed at write {number}"
+            return killed
 
-        killed = await asyncio.gather(*(check(number) for number in numbers))
-        assert not await interrupted_install(cluster, new_mesh(), WRITES, sent=sent)  # so none was left out
+    killed = await asyncio.gather(*(check(number) for number in numbers))
     assert sum(killed) > len(killed) * 0.8
 
 

@@ -171,12 +171,11 @@ def rendered(mesh: Mesh, folder: Path) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_some_moment(run: Run, mesh: Mesh, seed: int) -> None:
+def test_killed_at_some_moment(run: Run, mesh: Mesh) -> None:
     process = run()
     process.await_start()
     mesh.create()
-    time.sleep(random.Random(seed).uniform(0.1, 1.5))  # noqa: S311
+    time.sleep(random.uniform(0.1, 1.2))  # noqa: S311
     process.kill()
     root = mesh.cluster.get(mesh.root_path)
     run()
@@ -200,9 +199,9 @@ def test_a_stalled_mesh_is_not_worked_on_all_the_time(run: Run, mesh: Mesh) -> N
     mesh.create(version="1.30.0")
     process = run()
     wait_until(lambda: reason(mesh) == "UnsupportedVersion", "the condition", seconds=SOON)
-    time.sleep(1.5)  # for its own write's event to come round
+    time.sleep(1)  # for its own write's event to come round
     before = mesh.read()["metadata"]["resourceVersion"], reconciles(process)
-    time.sleep(4)
+    time.sleep(2.5)
     after = mesh.read()["metadata"]["resourceVersion"], reconciles(process)
     assert after == before
     assert len(mesh.events()) == 1

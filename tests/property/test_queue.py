@@ -119,4 +119,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestQueue.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

@@ -45,7 +45,7 @@ anything = st.recursive(
     leaf, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(key, inner, max_size=4)), max_leaves=12
 )
 document = st.dictionaries(nasty, anything, max_size=5)  # long keys too: these go through as_yaml
-some = settings(max_examples=60)  # where every example renders a whole mesh
+some = settings(max_examples=40)  # where every example renders a whole mesh
 
 
 def manifests(objects: list[Rendered]) -> list[Manifest]:

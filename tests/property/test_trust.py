@@ -19,7 +19,7 @@ OPERATOR = "meshwright-system"
 
 
 @given(st.integers(2, 3), st.lists(st.integers(0, 2), max_size=30))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_any_number_of_callers_in_any_order_make_one_root(callers: int, choices: list[int]) -> None:
     store = MemorySecrets(pause=Turn)
 

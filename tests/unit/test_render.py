@@ -83,8 +83,9 @@ def test_no_object_refers_to_one_of_a_later_wave() -> None:
         kinds.setdefault(key.kind, []).append(index)
     before = [
         ("Namespace", "ServiceAccount"), ("ServiceAccount", "ClusterRoleBinding"),
-        ("ClusterRole", "ClusterRoleBinding"), ("Role", "RoleBinding"), ("RoleBinding", "Deployment"), ("ConfigMap", "Deployment"),
-        ("Deployment", "MutatingWebhookConfiguration"), 
+        ("ClusterRole", "ClusterRoleBinding"), ("Role", "RoleBinding"), ("RoleBinding", "Deployment"),
+        ("ConfigMap", "Deployment"),
+        ("Deployment", "MutatingWebhookConfiguration"),
         ("CustomResourceDefinition", "PeerAuthentication"),
     ]  # fmt: skip
     for first, then in before:

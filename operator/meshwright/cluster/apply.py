@@ -80,9 +80,7 @@ class Applier:
         async with self._slots:
             return await self._client.get(kind_of(key.api_version, key.kind), key.name, key.namespace)
 
-    async def _apply_one(
-        self, rendered: Rendered, live: Manifest | None, *, dry_run: bool
-    ) -> tuple[str, Manifest]:
+    async def _apply_one(self, rendered: Rendered, live: Manifest | None, *, dry_run: bool) -> tuple[str, Manifest]:
         """What was done (create, change or keep), and the object after it."""
         key = rendered.key
         if live and (_is_foreign_crd(live) or self._in_sync(rendered, live)):

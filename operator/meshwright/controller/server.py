@@ -31,7 +31,9 @@ class Server:
             await web.TCPSite(self._runner, port=self._port).start()
         except OSError as error:
             await self._runner.cleanup()
-            raise MeshwrightError(f"cannot listen on port {self._port} ({error.strerror}): free it, or use --port") from None
+            raise MeshwrightError(
+                f"cannot listen on port {self._port} ({error.strerror}): free it, or use --port"
+            ) from None
 
     async def __aexit__(self, *_: object) -> None:
         if self._runner:
