@@ -21,7 +21,7 @@ demo: wheelhouse ## a mesh from nothing, step by step, on a local cluster (or BA
 	@PYTHONPATH=tests $(BIN)/python -m demo
 
 down: venv ## remove what `make demo` left running
-	@$(TESTBED) down --name demo
+	@PYTHONPATH=tests $(BIN)/python -m demo down
 
 test: check test-api e2e ## everything: check, then API-level and end-to-end tests (Linux, root)
 

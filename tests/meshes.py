@@ -50,7 +50,7 @@ def istiod(**parts: Any) -> Istiod:
     """The Deployment of mesh `demo` as it is when everything is well (of size Small)."""
     healthy = Istiod(
         namespace="istio-system", name="istiod", revision="default", owner="demo", managers=("meshwright",),
-        generation=1, observed_generation=1, replicas=2, updated=2, available=2,
+        generation=1, observed_generation=1, replicas=2, existing=2, updated=2, available=2,
     )  # fmt: skip
     return replace(healthy, **parts)
 

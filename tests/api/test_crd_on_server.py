@@ -106,11 +106,23 @@ def test_identity_cannot_be_given_later(mesh: Mesh, field: str, value: str) -> N
 )
 def test_version_goes_one_minor_at_a_time(mesh: Mesh, after: str, allowed: bool) -> None:  # noqa: FBT001
     mesh.create()
+    runs(mesh, "1.31.4")
     if allowed:
         mesh.change(version=after)
+        mesh.change(version="1.31.4")  # it does not run yet, and can be taken back
     else:
         with pytest.raises(RefusedError, match="next minor: go one minor at a time"):
             mesh.change(version=after)
+
+
+def runs(mesh: Mesh, version: str) -> None:
+    """The status as the operator leaves it."""
+    mesh.cluster.merge(f"{mesh.path}/status", {"status": {"version": version}})
+
+
+def test_a_version_that_never_ran_binds_nobody(mesh: Mesh) -> None:
+    mesh.create(version="1.40.0")
+    mesh.change(version="1.31.4")
 
 
 @pytest.mark.parametrize("name", ["with.dot", "a" * 64])

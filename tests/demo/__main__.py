@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
-from testbed import backends, prerequisites
+from testbed import backends, prerequisites, programs
 from testbed.backends import Backend, LocalBackend
 from testbed.console import TestbedError, step
 from testbed.product import ROOT, Product, eventually
@@ -20,8 +21,13 @@ BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
 
 def main() -> int:
+    backend = backends.choose("demo", owned=False)
     try:
-        demonstrate(backends.choose("demo", owned=False))
+        if sys.argv[1:] == ["down"]:
+            with step("remove the demo's cluster"):
+                backend.down()
+        else:
+            demonstrate(backend)
     except TestbedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -93,6 +99,8 @@ def show_mesh(product: Product, backend: Backend) -> None:
     heading("kubectl get mesh")
     print(product.kubectl("get", "mesh"))
     heading("what to try next")
+    if shutil.which("kubectl") is None:
+        print(f"  alias kubectl={programs.kubectl()}")
     print(f"""  export KUBECONFIG={backend.kubeconfig}
   kubectl get mesh quickstart -o yaml                  conditions, certificates, clusters
   kubectl -n istio-system delete deployment istiod     it comes back

@@ -31,8 +31,8 @@ nasty = st.one_of(
         "{{ names.namespace }}", "{% raw %}", "{# a #}", "{{", "}}", "!!python/object:os.system", "!!str", "&a", "*a",
         "%YAML", "---", "...", "--- a\n...\n", "- a", "a: b", "a: b\nc: d", "# no comment", "a #b", "'", '"', '\\"',
         "\\", "\\n", "a\tb", "\t", "\r\n", "\x00", "\x1b[0m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff", "\ufffe",
-        "\U0001f600", " leading", "trailing ", "\nleading", "trailing\n", "\n\n", " \n ", "a\n  b\n c", "}, {x: y", "]", "|", ">-",
-        "x" * 4096, "$(POD_NAME)", "a\x00\nb",
+        "\U0001f600", " leading", "trailing ", "\nleading", "trailing\n", "\n\n", " \n ", "a\n  b\n c", "}, {x: y",
+        "]", "|", ">-", "x" * 4096, "$(POD_NAME)", "a\x00\nb",
     ]),
 )  # fmt: skip
 name = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True).map(lambda stem: f"PILOT_{stem}")

@@ -213,11 +213,10 @@ class KindBackend:
             raise
 
     def down(self) -> None:
-        if self._folder is None:
-            return
         for name in self._names:
             run(["kind", "delete", "cluster", "--name", name], timeout=180)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
 
     def load_image(self, archive: Path, reference: str) -> None:  # noqa: ARG002 - the archive names it

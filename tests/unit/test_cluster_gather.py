@@ -95,13 +95,15 @@ def test_an_istiod() -> None:
             "labels": {"istio.io/rev": "canary", "meshwright.dev/mesh": "demo"},
         },
         "spec": {"replicas": 2},
-        "status": {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1},
+        "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "availableReplicas": 1},
     }  # fmt: skip
     bare: Json = {"metadata": {"namespace": "n", "name": "x"}, "spec": {}}
     (cluster,) = look(Still(deployments=[whole, bare])).clusters
     assert cluster.istiods == (
-        Istiod("istio-system", "istiod", "canary", "demo", ("helm",), 3, 2, 2, 1, 1),
-        Istiod("n", "x", "default", None, (), 0, 0, 1, 0, 0),
+        Istiod(
+            "istio-system", "istiod", "canary", "demo", ("helm",), 3, 2, replicas=2, existing=3, updated=1, available=1
+        ),
+        Istiod("n", "x", "default", None, (), 0, 0, replicas=1),
     )
 
 

@@ -31,8 +31,13 @@ TABLE: list[tuple[str, Cluster, str | None, str]] = [
     ("only another namespace's", cluster(istiods=(istiod(namespace="mesh"),)), "Progressing", "is not there yet"),
     ("none available", cluster(istiods=(istiod(available=0),)), "Progressing", "0 of 2 replicas of istiod are ready"),
     ("one of two", cluster(istiods=(istiod(available=1),)), "Progressing", "1 of 2 replicas"),
-    ("old pods still serve", cluster(istiods=(istiod(updated=1),)), "Progressing", "2 of 2 replicas"),
-    ("a rollout that is not seen yet", cluster(istiods=(istiod(generation=2),)), "Progressing", "2 of 2"),
+    ("old pods still serve", cluster(istiods=(istiod(existing=3, updated=1),)), "Progressing",
+     "1 of 2 replicas of istiod are new, 2 old ones run on"),
+    ("old pods serve while the new ones fail", cluster(istiods=(istiod(existing=4),), troubles=(PULL,)),
+     "ControlPlaneNotReady", "2 old ones run on, in cluster primary; container discovery of pod istiod-1 says Image"),
+    ("more replicas than wanted", cluster(istiods=(istiod(replicas=3, existing=3, updated=3, available=3),)),
+     "Progressing", "3 of 2 replicas"),
+    ("a rollout that is not seen yet", cluster(istiods=(istiod(generation=2),)), "Progressing", "about to be rolled"),
     ("image missing", cluster(istiods=(istiod(available=1),), troubles=(PULL,)), "ControlPlaneNotReady",
      "container discovery of pod istiod-1 says ImagePullBackOff: Back-off pulling image"),
     ("no node", cluster(istiods=(istiod(available=0),), troubles=(UNSCHEDULABLE, PULL)), "ControlPlaneNotReady",
@@ -71,21 +76,26 @@ def deployment(**status: int) -> dict[Key, Json]:
     return {Key.of(manifest): manifest}
 
 
+def counts(generation: int, existing: int, updated: int, available: int) -> dict[str, int]:
+    return {
+        "observedGeneration": generation,
+        "replicas": existing,
+        "updatedReplicas": updated,
+        "availableReplicas": available,
+    }
+
+
 @pytest.mark.parametrize(
     ("status", "waits_for"),
     [
-        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2}, None),
-        ({"observedGeneration": 3, "updatedReplicas": 3, "availableReplicas": 2}, None),
-        (
-            {"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2},
-            "Deployment n/d (0 of 2 replicas ready)",
-        ),
-        (
-            {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2},
-            "Deployment n/d (1 of 2 replicas ready)",
-        ),
-        ({"observedGeneration": 2, "updatedReplicas": 2}, "Deployment n/d (0 of 2 replicas ready)"),
-        ({}, "Deployment n/d (0 of 2 replicas ready)"),
+        (counts(2, 2, 2, 2), None),
+        (counts(3, 2, 2, 2), None),
+        (counts(1, 2, 2, 2), "Deployment n/d to be rolled out"),
+        (counts(2, 2, 1, 2), "Deployment n/d (1 of 2 replicas new and ready)"),
+        (counts(2, 3, 1, 2), "Deployment n/d (1 of 2 new and ready, 3 exist)"),
+        (counts(2, 4, 2, 2), "Deployment n/d (2 of 2 new and ready, 4 exist)"),
+        (counts(2, 2, 2, 0), "Deployment n/d (0 of 2 replicas new and ready)"),
+        ({}, "Deployment n/d to be rolled out"),
     ],
 )
 def test_a_wave_waits_for_its_deployments(status: dict[str, int], waits_for: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from meshwright.api.meshinstall import GROUP, KIND, PLURAL, VERSION, MeshSpec, MeshStatus
+from meshwright.api.meshinstall import GROUP, KIND, PLURAL, VERSION, MeshSpec, MeshStatus, rules
 
 COLUMNS = (
     # name, type, JSON path, priority (1: only with -o wide)
@@ -18,6 +18,14 @@ COLUMNS = (
     ("Clusters", "string", ".status.clustersReady", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
+)
+
+
+# Compared with what runs and not with the last spec, so that a version that was refused can be taken back.
+MINOR_STEP = (
+    "!has(self.status) || !has(self.status.version) || ("
+    "self.spec.version.split('.')[0] == self.status.version.split('.')[0]"
+    " && int(self.spec.version.split('.')[1]) - int(self.status.version.split('.')[1]) in [0, 1])"
 )
 
 
@@ -69,12 +77,17 @@ def root_schema() -> dict[str, Any]:
             "spec": spec,
             "status": status,
         },
-        "x-kubernetes-validations": [
-            {
-                "rule": "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
-                "message": "the name of a mesh becomes a label: use at most 63 characters, and no dots",
-            }
-        ],
+        **rules(
+            (
+                "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
+                "the name of a mesh becomes a label: use at most 63 characters, and no dots",
+            ),
+            (
+                MINOR_STEP,
+                "spec.version goes from the version that runs (status.version) to another patch of the same minor, or to"
+                " the next minor: go one minor at a time",
+            ),
+        ),
     }
 
 

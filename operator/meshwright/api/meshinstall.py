@@ -31,6 +31,7 @@ FINALIZER = f"{GROUP}/mesh"
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 
 # istiod's environment variables that follow from other fields: setting one by hand would make it disagree with
@@ -141,12 +142,6 @@ def immutable(field: str) -> tuple[str, str]:
     )
 
 
-MINOR_STEP = (
-    "self.version.split('.')[0] == oldSelf.version.split('.')[0]"
-    " && int(self.version.split('.')[1]) - int(oldSelf.version.split('.')[1]) in [0, 1]"
-)
-
-
 class MeshSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
         immutable("clusterName"),
@@ -154,11 +149,11 @@ class MeshSpec(Model):
         immutable("revision"),
         immutable("meshID"),
         immutable("trustDomain"),
-        (MINOR_STEP, "version goes to another patch of the same minor, or to the next minor: go one minor at a time"),
     ))  # fmt: skip
 
-    version: Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$")]
-    """Istio's version, as `1.31.4`. Another patch, up or down, and the next minor are applied in place."""
+    version: Annotated[str, Field(max_length=16, pattern=VERSION_PATTERN)]
+    """Istio's version, as `1.31.4`. Another patch, up or down, is applied in place, and so is the next minor where
+    this Meshwright supports it."""
     cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "primary"
     """Name of this cluster in the mesh (istiod's `CLUSTER_ID`). Immutable."""
     namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "istio-system"
@@ -248,7 +243,7 @@ class PlanStatus(Model):
 class MeshStatus(Model):
     observed_generation: int | None = None
     """The generation of the MeshInstall that this status is about."""
-    version: str | None = None
+    version: Annotated[str, Field(max_length=16, pattern=VERSION_PATTERN)] | None = None
     """Istio's version that runs (or is being brought up)."""
     conditions: Annotated[
         list[Condition],

@@ -85,6 +85,7 @@ def _istiod(manifest: Manifest) -> Istiod:
         generation=metadata.get("generation", 0),
         observed_generation=status.get("observedGeneration", 0),
         replicas=manifest["spec"].get("replicas", 1),
+        existing=status.get("replicas", 0),
         updated=status.get("updatedReplicas", 0),
         available=status.get("availableReplicas", 0),
         failure=next(

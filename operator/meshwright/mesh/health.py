@@ -22,9 +22,8 @@ def control_plane_finding(cluster: Cluster, names: Names, replicas: int) -> Find
     istiod = own_istiod(cluster, names)
     if istiod is None:
         return Finding("Progressing", f"Deployment {names.namespace}/{names.istiod} is not there yet")
-    rolled_out = istiod.observed_generation >= istiod.generation and istiod.updated >= replicas
-    if not rolled_out or istiod.available < replicas:
-        ready = f"{istiod.available} of {replicas} replicas of istiod are ready in cluster {cluster.name}"
+    if not istiod.rolled_out or istiod.replicas != replicas:
+        ready = _rollout(istiod, cluster, replicas)
         if cluster.troubles:
             return Finding("ControlPlaneNotReady", f"{ready}; {explain(cluster)}")
         if istiod.failure:
@@ -36,6 +35,14 @@ def control_plane_finding(cluster: Cluster, names: Names, replicas: int) -> Find
             f"istiod has not written its CA into MutatingWebhookConfiguration {names.mutating_webhook} yet",
         )
     return None
+
+
+def _rollout(istiod: Istiod, cluster: Cluster, replicas: int) -> str:
+    if istiod.observed_generation < istiod.generation:
+        return f"istiod is about to be rolled out in cluster {cluster.name}"
+    if old := istiod.existing - istiod.updated:
+        return f"{istiod.updated} of {replicas} replicas of istiod are new, {old} old ones run on, in cluster {cluster.name}"
+    return f"{istiod.available} of {replicas} replicas of istiod are ready in cluster {cluster.name}"
 
 
 def explain(cluster: Cluster) -> str:

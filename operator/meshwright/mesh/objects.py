@@ -76,8 +76,11 @@ def deployments_available(live: Live) -> str | None:
         if key.kind != "Deployment":
             continue
         status, wanted = manifest.get("status") or {}, manifest["spec"].get("replicas", 1)
-        current = status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0)
-        ready = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0)) if current else 0
-        if ready < wanted:
-            return f"{key} ({ready} of {wanted} replicas ready)"
+        if status.get("observedGeneration", 0) < manifest["metadata"].get("generation", 0):
+            return f"{key} to be rolled out"
+        counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+        if counts[0] > wanted:  # the others are of an older template
+            return f"{key} ({min(counts)} of {wanted} new and ready, {counts[0]} exist)"
+        if counts != [wanted] * 3:
+            return f"{key} ({min(counts)} of {wanted} replicas new and ready)"
     return None

@@ -10,7 +10,7 @@ from meshwright.api.meshinstall import MeshInstall
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another MeshInstall of this API server; `mesh` is None where its spec does not parse."""
+    """Another MeshInstall of this API server, as far as it concerns ours."""
 
     name: str
     revision: str
@@ -28,10 +28,17 @@ class Istiod:
     managers: tuple[str, ...]  # field managers, to name who installed it
     generation: int = 0
     observed_generation: int = 0
-    replicas: int = 0
-    updated: int = 0
+    replicas: int = 0  # asked for
+    existing: int = 0  # pods of any template
+    updated: int = 0  # pods of the newest template
     available: int = 0
     failure: str = ""  # why its pods cannot even be made, in the API server's words
+
+    @property
+    def rolled_out(self) -> bool:
+        """Every pod is of the newest template and available: an old pod must not vouch for a new one that fails."""
+        current = self.observed_generation >= self.generation
+        return current and self.replicas == self.existing == self.updated == self.available
 
 
 @dataclass(frozen=True)

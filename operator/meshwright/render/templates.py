@@ -92,5 +92,5 @@ def istio_crds() -> tuple[str, tuple[Manifest, ...]]:
     try:
         document = json.loads(resource.read_text())
     except OSError:
-        raise TemplateError("Istio's CRDs are missing from this installation: build it with `make build`") from None
+        raise TemplateError("Istio's CRDs are missing from this installation: build the wheel again, with Go on the PATH") from None
     return document["version"], tuple(document["items"])
