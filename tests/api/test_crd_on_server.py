@@ -111,7 +111,9 @@ def test_version_goes_one_minor_at_a_time(mesh: Mesh, after: str, allowed: bool)
         mesh.change(version=after)
         mesh.change(version="1.31.4")  # it does not run yet, and can be taken back
     else:
-        with pytest.raises(RefusedError, match="next minor: go one minor at a time"):
+        with pytest.raises(
+            RefusedError, match="to another patch of the same minor, or to the next minor: go one minor at a time"
+        ):
             mesh.change(version=after)
 
 
@@ -123,6 +125,11 @@ def runs(mesh: Mesh, version: str) -> None:
 def test_a_version_that_never_ran_binds_nobody(mesh: Mesh) -> None:
     mesh.create(version="1.40.0")
     mesh.change(version="1.31.4")
+
+
+def test_version_is_free_until_something_runs(mesh: Mesh) -> None:
+    mesh.create(version="1.28.0")
+    mesh.change(version=VERSION)
 
 
 @pytest.mark.parametrize("name", ["with.dot", "a" * 64])

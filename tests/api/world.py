@@ -265,13 +265,14 @@ class Mesh:
 
     # -- in the place of others
 
-    def istiod_becomes_available(self) -> None:
-        """What the Deployment controller writes when all pods of istiod are ready."""
+    def istiod_becomes_available(self, available: int | None = None) -> None:
+        """What the Deployment controller writes when all pods of istiod are made, and so many of them (all) ready."""
         deployment = self.cluster.must_get(self.deployment_path)
         count = deployment["spec"]["replicas"]
         status = {
             "observedGeneration": deployment["metadata"]["generation"],
-            **dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count),
+            **dict.fromkeys(("replicas", "updatedReplicas"), count),
+            **dict.fromkeys(("readyReplicas", "availableReplicas"), count if available is None else available),
         }
         self.cluster.merge(f"{self.deployment_path}/status", {"status": status}, manager="kube-controller-manager")
 

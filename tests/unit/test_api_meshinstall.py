@@ -122,7 +122,13 @@ def test_a_status_survives_reading_and_writing() -> None:
 
 @pytest.mark.parametrize(
     "status",
-    [{"conditions": "none"}, {"proxies": "many"}, {"newField": 1}, {"conditions": [{"type": "Ready"}]}, {"version": "1.31"}],
+    [
+        {"conditions": "none"},
+        {"proxies": "many"},
+        {"newField": 1},
+        {"conditions": [{"type": "Ready"}]},
+        {"version": "1.31"},
+    ],
 )
 def test_a_status_in_another_shape_counts_as_none(status: Json) -> None:
     assert parse_status(status) == MeshStatus()

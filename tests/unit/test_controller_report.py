@@ -150,11 +150,12 @@ def test_the_version_is_the_one_that_was_applied(reason: str | None, mode: str, 
     assert report.status_of(attempt(subject, finding=finding, outcomes=outcomes), now=NOW)["version"] == version
 
 
-def test_what_could_not_be_read_stays_as_it_was_known() -> None:
+def test_what_could_not_be_read_stays_as_it_was_known_but_is_not_ready() -> None:
     known = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
     finding = Finding("ClusterUnreachable", "no answer")
     status = report.status_of(attempt(after(known), clusters=(), outcomes={}, finding=finding), now=LATER)
-    assert status["clusters"] == known["clusters"]
+    assert status["clusters"] == [known["clusters"][0] | {"ready": False}]
+    assert status["clustersReady"] == "0/1"
     assert status["proxies"] == 3
 
 

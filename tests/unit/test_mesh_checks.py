@@ -45,6 +45,9 @@ TABLE: list[tuple[str, Observed, str | None, str]] = [
     ("a minor skipped", of(running="1.29.0"), "UnsupportedVersion", "running 1.29.0"),
     ("a request above its limit", of(controlPlane={"resources": {"requests": {"cpu": 9}}}), "InvalidSpec", "cpu"),
     ("no quantity", of(controlPlane={"resources": {"limits": {"cpu": "x"}}}), "InvalidSpec", "'x' is not a quantity"),
+    ("a computed variable", of(controlPlane={"env": {"REVISION": "x"}}), "InvalidSpec", "env.REVISION follows from"),
+    ("no variable's name", of(controlPlane={"env": {"A-B": "x"}}), "InvalidSpec", "'A-B' is no name of an environment"),
+    ("a computed key in the other spelling", of(meshConfig={"trust_domain": "a"}), "InvalidSpec", "meshConfig.trust_dom"),
     ("a computed key", of(meshConfig={"trustDomain": "a"}), "InvalidSpec", "spec.meshConfig.trustDomain: follows from"),
     ("an older twin", with_neighbour("other", "default", "2026-01-01T00:00:00Z"), "RevisionConflict", "other has"),
     ("a younger twin", with_neighbour("other", "default", "2026-03-01T00:00:00Z"), None, ""),
@@ -119,6 +122,7 @@ def test_a_message_tells_the_next_step(row: tuple[str, Observed, str, str]) -> N
         "go to",
         "leave it out",
         "not a quantity such as",
+        "use letters",
     )
     assert any(word in finding.message for word in words), finding.message
     assert "\n" not in finding.message

@@ -6,6 +6,7 @@ reference page. `meshwright.api.crd` turns these classes into the CRD.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -31,6 +32,7 @@ FINALIZER = f"{GROUP}/mesh"
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+MESH_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 
@@ -285,6 +287,11 @@ class MeshInstall(BaseModel):
         metadata = manifest.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise InvalidSpec("metadata.name is missing: give the mesh a name")
+        if not re.fullmatch(MESH_NAME, metadata["name"]):
+            raise InvalidSpec(
+                f"metadata.name {metadata['name']!r}: the name of a mesh becomes a label: use at most 63 lower-case letters,"
+                " digits and dashes"
+            )
         try:
             spec = MeshSpec.model_validate(manifest.get("spec") or {}, by_name=False)  # the wire has one spelling
         except ValidationError as error:

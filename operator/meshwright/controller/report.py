@@ -48,7 +48,9 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     """The whole status as a dict for the wire, from the attempt and the status before it."""
     mesh, before = attempt.mesh, attempt.mesh.status
     finding = attempt.finding or Finding("Installed", "the mesh is as declared")
-    clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters] or before.clusters
+    clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters]
+    if not clusters:  # nothing could be read: what was known, but ready no more
+        clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]
     status = MeshStatus(
         observed_generation=mesh.generation or None,
         version=mesh.spec.version if attempt.outcomes and mesh.spec.mode is Mode.APPLY else before.version,

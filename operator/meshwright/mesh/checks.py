@@ -5,11 +5,15 @@ The reason of a finding is the reason of the Ready condition.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshwright.api.meshinstall import COMPUTED_ENV
 from meshwright.mesh import meshconfig, sizing, versions
 from meshwright.mesh.observed import Observed
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,21 @@ def consistent_resources(observed: Observed) -> Finding | None:
     plane = observed.mesh.spec.control_plane
     found = sizing.contradictions(plane.size, plane.resources)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def settable_env(observed: Observed) -> Finding | None:
+    """The CRD says the same; this is for whoever renders without a cluster."""
+    env = observed.mesh.spec.control_plane.env
+    for name in env:
+        if name in COMPUTED_ENV:
+            return Finding("InvalidSpec", f"spec.controlPlane.env.{name} follows from other fields: remove it")
+        if not ENV_NAME.fullmatch(name):
+            return Finding(
+                "InvalidSpec",
+                f"spec.controlPlane.env: {name!r} is no name of an environment variable: use letters, digits and _ only,"
+                " and no digit first",
+            )
+    return None
 
 
 def no_computed_keys(observed: Observed) -> Finding | None:
@@ -89,6 +108,7 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
 CHECKS: tuple[Check, ...] = (
     supported_version,  # before all: another version may give other fields a meaning
     consistent_resources,
+    settable_env,
     no_computed_keys,
     revision_is_free,  # before looking at what runs: a twin's istiod is not foreign, but not ours either
     namespace_stays,

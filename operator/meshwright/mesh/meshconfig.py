@@ -49,11 +49,14 @@ def _common(ours: dict[str, Any], theirs: Any) -> Iterator[str]:
     if not isinstance(theirs, dict):
         return
     for key, value in ours.items():
-        if key not in theirs:
-            continue
-        if isinstance(value, dict):
-            if not isinstance(theirs[key], dict):
-                yield key
-            yield from (f"{key}.{rest}" for rest in _common(value, theirs[key]))
-        else:
-            yield key
+        for spelling in (key, _snake(key)):  # protobuf's JSON takes both for the same field
+            if spelling not in theirs:
+                continue
+            if isinstance(value, dict) and isinstance(theirs[spelling], dict):
+                yield from (f"{spelling}.{rest}" for rest in _common(value, theirs[spelling]))
+            else:
+                yield spelling
+
+
+def _snake(key: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
