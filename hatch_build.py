@@ -21,7 +21,7 @@ DEFINITIONS = "kubernetes/customresourcedefinitions.gen.yaml"
 ATTEMPTS = 3
 
 
-class IstioCRDs(BuildHookInterface):  # type: ignore[type-arg]
+class IstioCRDs(BuildHookInterface):  # type: ignore[misc]
     """Writes `operator/meshwright/istio_api/crds.json`: {"version": "v1.31.4", "items": [CRD, …]}."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -49,7 +49,11 @@ def download(folder: Path) -> dict[str, str]:
     for attempt in range(1, ATTEMPTS + 1):
         done = subprocess.run(
             [go, "mod", "download", "-json", MODULE],
-            cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         if done.returncode == 0:
             module: dict[str, str] = json.loads(done.stdout)

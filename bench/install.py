@@ -98,7 +98,7 @@ def with_istioctl(backend: LocalBackend) -> Timing:
     environment = {**os.environ, "KUBECONFIG": str(backend.kubeconfig)}
     istioctl = programs.build(programs.istioctl())
     with Stopwatch(backend.kubeconfig) as watch:
-        argv = [istioctl, "install", "--skip-confirmation", "--filename", file]
+        argv: list[str | Path] = [istioctl, "install", "--skip-confirmation", "--filename", file]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode:
         raise TestbedError(f"istioctl install failed: {done.stderr[-500:]}")

@@ -111,9 +111,7 @@ def test_version_goes_one_minor_at_a_time(mesh: Mesh, after: str, allowed: bool)
         mesh.change(version=after)
         mesh.change(version="1.31.4")  # it does not run yet, and can be taken back
     else:
-        with pytest.raises(
-            RefusedError, match="to another patch of the same minor, or to the next minor: go one minor at a time"
-        ):
+        with pytest.raises(RefusedError, match="or to the next minor: go one minor at a time"):
             mesh.change(version=after)
 
 

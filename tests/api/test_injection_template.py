@@ -105,9 +105,7 @@ class Injector:
             "namespace": pod["metadata"].get("namespace", "default"),
             "object": pod,
         }
-        body = json.dumps(
-            {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-        )
+        body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
         self._connection.request("POST", path, body, {"Content-Type": "application/json"})
         response: Json = json.loads(self._connection.getresponse().read())["response"]
         return response
@@ -126,9 +124,7 @@ class Injector:
 
     def take(self, pod: Json) -> Json:
         """`pod` as the API server would store it."""
-        answer = self._api.kubectl(
-            "create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod)
-        )
+        answer = self._api.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod))
         stored: Json = json.loads(answer)
         return stored
 
@@ -312,10 +308,7 @@ def pod_of(
 
 def container(pod: Json, name: str) -> Json:
     found = [
-        each
-        for kind in ("initContainers", "containers")
-        for each in pod["spec"].get(kind, [])
-        if each["name"] == name
+        each for kind in ("initContainers", "containers") for each in pod["spec"].get(kind, []) if each["name"] == name
     ]
     assert len(found) == 1, f"{len(found)} containers {name}"
     one: Json = found[0]
@@ -335,9 +328,7 @@ def environment(of: Json) -> dict[str, str]:
     found = {}
     for entry in of.get("env", []):
         source = entry.get("valueFrom", {})
-        path = source.get("fieldRef", {}).get("fieldPath") or source.get("resourceFieldRef", {}).get(
-            "resource"
-        )
+        path = source.get("fieldRef", {}).get("fieldPath") or source.get("resourceFieldRef", {}).get("resource")
         assert entry["name"] not in found
         found[entry["name"]] = path or entry.get("value", "")
     return found
@@ -642,9 +633,7 @@ WAIT = {"postStart": {"exec": {"command": ["pilot-agent", "wait"]}}}
 
 
 def test_the_application_waits_if_the_pod_says_so(injector: Injector) -> None:
-    pod = injector.inject(
-        pod_of(annotations={"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true"})
-    )
+    pod = injector.inject(pod_of(annotations={"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true"}))
     assert names(pod) == ["istio-proxy", "web"]
     assert proxy(pod)["lifecycle"] == WAIT
 
@@ -712,9 +701,7 @@ def test_values_that_look_like_numbers_stay_text(injector: Injector) -> None:
         "image_pull_policy": "4",
         "image_pull_secrets": ["5"],
     }
-    with injector.values(
-        lambda proxy: proxy.update(excludeIPRanges="", includeOutboundPorts="6"), **arguments
-    ):
+    with injector.values(lambda proxy: proxy.update(excludeIPRanges="", includeOutboundPorts="6"), **arguments):
         pod = injector.inject(pod_of())
     env = environment(proxy(pod))
     found = (
@@ -756,9 +743,7 @@ def test_values_that_look_like_numbers_stay_text(injector: Injector) -> None:
         ("status.sidecar.istio.io/port", "15030", "-d", "15030,15090,15021"),
     ],
 )
-def test_capture_by_annotation(
-    injector: Injector, annotation: str, value: str, flag: str, expected: str
-) -> None:
+def test_capture_by_annotation(injector: Injector, annotation: str, value: str, flag: str, expected: str) -> None:
     pod = injector.inject(pod_of(annotations={annotation: value}))
     assert option(container(pod, "istio-init"), flag) == expected
 
@@ -831,10 +816,7 @@ def test_proxy_config_by_annotation(injector: Injector) -> None:
 
 def test_bootstrap_override(injector: Injector) -> None:
     pod = injector.inject(pod_of(annotations={"sidecar.istio.io/bootstrapOverride": "my-bootstrap"}))
-    assert (
-        environment(proxy(pod))["ISTIO_BOOTSTRAP_OVERRIDE"]
-        == "/etc/istio/custom-bootstrap/custom_bootstrap.json"
-    )
+    assert environment(proxy(pod))["ISTIO_BOOTSTRAP_OVERRIDE"] == "/etc/istio/custom-bootstrap/custom_bootstrap.json"
     mounts = {mount["name"]: mount["mountPath"] for mount in proxy(pod)["volumeMounts"]}
     assert mounts["custom-bootstrap-volume"] == "/etc/istio/custom-bootstrap"
     volume = next(each for each in pod["spec"]["volumes"] if each["name"] == "custom-bootstrap-volume")
@@ -1046,9 +1028,7 @@ PLACES: dict[str, tuple[Callable[[str], Json], str]] = {
         "benign",
     ),
     "user mount's path": (
-        annotated(
-            "sidecar.istio.io/userVolumeMount", lambda text: json.dumps([{"name": "x", "mountPath": text}])
-        ),
+        annotated("sidecar.istio.io/userVolumeMount", lambda text: json.dumps([{"name": "x", "mountPath": text}])),
         "benign",
     ),
     "container's name": (lambda text: pod_of({**APPLICATION, "name": text}), "benign"),
@@ -1093,9 +1073,7 @@ def stays_a_value(injector: Injector, place: str, text: str) -> bool:
     if not response["allowed"]:
         return False
     found = patched(build(text), response)
-    assert any(differ_in_values_alone(found, like) for like in harmless(injector, place)), yaml.safe_dump(
-        found
-    )
+    assert any(differ_in_values_alone(found, like) for like in harmless(injector, place)), yaml.safe_dump(found)
     return True
 
 

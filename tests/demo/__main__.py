@@ -68,7 +68,9 @@ def deploy(product: Product) -> None:
         for deployment in ("web", "client"):
             rollout = ("rollout", "status", f"deployment/{deployment}", "--timeout=120s")
             product.kubectl("-n", "demo", *rollout, timeout=130)
-        product.kubectl("-n", "demo-outside", "wait", "pod/client", "--for=condition=Ready", "--timeout=60s", timeout=70)
+        product.kubectl(
+            "-n", "demo-outside", "wait", "pod/client", "--for=condition=Ready", "--timeout=60s", timeout=70
+        )
     heading("kubectl -n demo get pods      (2/2: each has its sidecar)")
     print(product.kubectl("-n", "demo", "get", "pods"))
 

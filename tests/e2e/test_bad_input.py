@@ -28,7 +28,9 @@ def message_with(product: Product, mesh: str, *words: str, seconds: float = 60) 
 
 
 def test_an_unknown_image_is_named_with_the_kubelets_reason(product: Product, mesh: str, quickstart: Manifest) -> None:
-    manifest = changed(quickstart, "image", image={"hub": "docker.io/istio", "tag": "no-such-tag", "pullPolicy": "Never"})
+    manifest = changed(
+        quickstart, "image", image={"hub": "docker.io/istio", "tag": "no-such-tag", "pullPolicy": "Never"}
+    )
     product.apply(manifest)
     try:
         condition = message_with(product, "image", "ErrImageNeverPull", "no-such-tag")
@@ -57,7 +59,9 @@ def test_an_istiod_that_cannot_start_is_explained(product: Product, mesh: str, q
 
 
 def test_istiod_that_fits_on_no_node_is_explained(product: Product, mesh: str, quickstart: Manifest) -> None:
-    product.apply(changed(quickstart, "huge", resources={"requests": {"memory": "900Gi"}, "limits": {"memory": "900Gi"}}))
+    product.apply(
+        changed(quickstart, "huge", resources={"requests": {"memory": "900Gi"}, "limits": {"memory": "900Gi"}})
+    )
     try:
         condition = message_with(product, "huge", "Unschedulable")
         assert condition["reason"] == "ControlPlaneNotReady"
@@ -66,7 +70,9 @@ def test_istiod_that_fits_on_no_node_is_explained(product: Product, mesh: str, q
         product.kubectl("delete", "mesh", "huge", "--timeout=60s", timeout=70)
 
 
-def test_an_istiod_of_somebody_else_is_refused_and_left_alone(product: Product, mesh: str, quickstart: Manifest) -> None:
+def test_an_istiod_of_somebody_else_is_refused_and_left_alone(
+    product: Product, mesh: str, quickstart: Manifest
+) -> None:
     space = "e2e-foreign"
     product.kubectl("create", "namespace", space)
     foreign: Manifest = {

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from e2e import workloads
 
+from e2e import workloads
 from testbed import programs
 from testbed.backends import Backend
 from testbed.console import TestbedError, run
@@ -164,6 +164,7 @@ def test_istiods_certificates_rest_on_our_root(product: Product, mesh: str) -> N
 
 def test_istiod_validates_istio_configuration(product: Product, mesh: str) -> None:
     """Its webhook was born as Ignore; istiod turned it to Fail, and we leave it so."""
+
     def policies() -> set[str]:
         items = product.get("validatingwebhookconfigurations", "-l", "app=istiod")["items"]
         return {webhook["failurePolicy"] for each in items for webhook in each["webhooks"]}

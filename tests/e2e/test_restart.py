@@ -69,7 +69,7 @@ def undisturbed(product: Product, mesh: str, quickstart: Manifest) -> dict[str, 
 def test_killed_at_a_random_moment_the_end_is_the_same(
     product: Product, quickstart: Manifest, undisturbed: dict[str, Any], attempt: int
 ) -> None:
-    moment = random.Random(SEED + attempt).uniform(0.05, 3.0)
+    moment = random.Random(SEED + attempt).uniform(0.05, 3.0)  # noqa: S311
     print(f"killed after {moment:.2f} s; MESHWRIGHT_E2E_SEED={SEED}")
     end = install(product, variant(quickstart, "restart"), kill_after=moment)
     assert end == undisturbed  # also the root: it stayed when the mesh was deleted, and was found again

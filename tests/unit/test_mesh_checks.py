@@ -47,7 +47,7 @@ TABLE: list[tuple[str, Observed, str | None, str]] = [
     ("no quantity", of(controlPlane={"resources": {"limits": {"cpu": "x"}}}), "InvalidSpec", "'x' is not a quantity"),
     ("a computed variable", of(controlPlane={"env": {"REVISION": "x"}}), "InvalidSpec", "env.REVISION follows from"),
     ("no variable's name", of(controlPlane={"env": {"A-B": "x"}}), "InvalidSpec", "'A-B' is no name of an environment"),
-    ("a computed key in the other spelling", of(meshConfig={"trust_domain": "a"}), "InvalidSpec", "meshConfig.trust_dom"),
+    ("a computed key, spelled otherwise", of(meshConfig={"trust_domain": "a"}), "InvalidSpec", "meshConfig.trust_dom"),
     ("a computed key", of(meshConfig={"trustDomain": "a"}), "InvalidSpec", "spec.meshConfig.trustDomain: follows from"),
     ("an older twin", with_neighbour("other", "default", "2026-01-01T00:00:00Z"), "RevisionConflict", "other has"),
     ("a younger twin", with_neighbour("other", "default", "2026-03-01T00:00:00Z"), None, ""),

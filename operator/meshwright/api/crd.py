@@ -84,8 +84,10 @@ def root_schema() -> dict[str, Any]:
             ),
             (
                 MINOR_STEP,
-                "spec.version goes from the version that runs (status.version) to another patch of the same minor, or to"
-                " the next minor: go one minor at a time",
+                (
+                    "spec.version goes from the version that runs (status.version) to another patch of the same minor,"
+                    " or to the next minor: go one minor at a time"
+                ),
             ),
         ),
     }
@@ -125,7 +127,7 @@ def adapted(key: str, value: Any, definitions: dict[str, Any]) -> Any:
         case "description", str():
             return " ".join(value.split())
         case "default", dict():
-            # The API server fills nested defaults only below an object that is there, so `{}` is the default of each.
+            # Nested defaults are filled only below an object that is there, so `{}` is the default of each object.
             return {}
     return value
 

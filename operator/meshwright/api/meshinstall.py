@@ -139,8 +139,10 @@ def immutable(field: str) -> tuple[str, str]:
     name = f"__{field}__" if field == "namespace" else field  # a reserved word of CEL, spelled as Kubernetes has it
     return (
         f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
-        f"{field} is immutable, because workloads carry it in their identity or labels:"
-        " delete the MeshInstall and create another one to change it",
+        (
+            f"{field} is immutable, because workloads carry it in their identity or labels:"
+            " delete the MeshInstall and create another one to change it"
+        ),
     )
 
 
@@ -173,9 +175,7 @@ class MeshSpec(Model):
     """Mesh-wide mutual TLS. `Permissive` accepts plaintext too (Istio's own default); `Strict` refuses it."""
     control_plane: ControlPlane = ControlPlane()
     """istiod: its size, images, resources and environment."""
-    mesh_config: Annotated[
-        dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
-    ] = {}
+    mesh_config: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
     """Istio's MeshConfig, free-form, as in Istio's own documentation. What follows from other fields
     (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`) cannot be set here."""
     mode: Mode = Mode.APPLY
@@ -289,8 +289,8 @@ class MeshInstall(BaseModel):
             raise InvalidSpec("metadata.name is missing: give the mesh a name")
         if not re.fullmatch(MESH_NAME, metadata["name"]):
             raise InvalidSpec(
-                f"metadata.name {metadata['name']!r}: the name of a mesh becomes a label: use at most 63 lower-case letters,"
-                " digits and dashes"
+                f"metadata.name {metadata['name']!r}: the name of a mesh becomes a label:"
+                " use at most 63 lower-case letters, digits and dashes"
             )
         try:
             spec = MeshSpec.model_validate(manifest.get("spec") or {}, by_name=False)  # the wire has one spelling

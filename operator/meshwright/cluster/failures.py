@@ -46,11 +46,8 @@ def classify(status: int, body: bytes, headers: Mapping[str, str], *, what: str)
         wait = headers.get("Retry-After", "")
         return Throttled(f"{what}: {says}", retry_after=float(wait) if wait.isdecimal() else None)
     # A webhook that does not answer is reported as 500 too: it may be istiod's own, which is about to be ready.
-    if status >= SERVER_ERROR:
-        return Unreachable(f"{what}: {says}")
-    if known := ERRORS.get(status):
-        return known(f"{what}: {says}")
-    return FinalError(f"{what}: HTTP {status}: {says}")
+    known = Unreachable if status >= SERVER_ERROR else ERRORS.get(status)
+    return known(f"{what}: {says}") if known else FinalError(f"{what}: HTTP {status}: {says}")
 
 
 def _status(body: bytes) -> dict[str, object]:

@@ -24,9 +24,7 @@ class Metrics:
             "rest_client_requests_total", "Requests to the API server by method, kind and HTTP status.",
             ["method", "kind", "code"], registry=self.registry,
         )  # fmt: skip
-        self.queue_depth = Gauge(
-            "workqueue_depth", "MeshInstalls that wait to be reconciled.", registry=self.registry
-        )
+        self.queue_depth = Gauge("workqueue_depth", "MeshInstalls that wait to be reconciled.", registry=self.registry)
         self.condition = Gauge(
             f"{PREFIX}_mesh_condition", "1 for the status that a condition of a mesh has, 0 for the others.",
             ["mesh", "type", "status"], registry=self.registry,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 
+from meshwright.api.errors import Conflict
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.kinds import NAMESPACE, SECRET
-from meshwright.api.errors import Conflict
 from meshwright.keys.trust import Secret
 
 MANAGER = "meshwright-trust"

@@ -111,9 +111,7 @@ def _load_root(secret: Secret, intent: TrustIntent, now: dt.datetime) -> Authori
 
 def _load_signing(secret: Secret, intent: TrustIntent, root: Authority, now: dt.datetime) -> Authority:
     _check_ours(secret, intent, SIGNING_FILES)
-    signing = Authority.load(
-        certificate=secret.files["ca-cert.pem"], key=secret.files["ca-key.pem"], where=str(secret)
-    )
+    signing = Authority.load(certificate=secret.files["ca-cert.pem"], key=secret.files["ca-key.pem"], where=str(secret))
     try:
         bundle = x509.load_pem_x509_certificates(secret.files["root-cert.pem"])
     except ValueError:

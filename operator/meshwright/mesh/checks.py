@@ -45,8 +45,8 @@ def settable_env(observed: Observed) -> Finding | None:
         if not ENV_NAME.fullmatch(name):
             return Finding(
                 "InvalidSpec",
-                f"spec.controlPlane.env: {name!r} is no name of an environment variable: use letters, digits and _ only,"
-                " and no digit first",
+                f"spec.controlPlane.env: {name!r} is no name of an environment variable:"
+                " use letters, digits and _ only, and no digit first",
             )
     return None
 

@@ -41,7 +41,8 @@ def _rollout(istiod: Istiod, cluster: Cluster, replicas: int) -> str:
     if istiod.observed_generation < istiod.generation:
         return f"istiod is about to be rolled out in cluster {cluster.name}"
     if old := istiod.existing - istiod.updated:
-        return f"{istiod.updated} of {replicas} replicas of istiod are new, {old} old ones run on, in cluster {cluster.name}"
+        new = f"{istiod.updated} of {replicas} replicas of istiod are new"
+        return f"{new}, {old} old ones run on, in cluster {cluster.name}"
     return f"{istiod.available} of {replicas} replicas of istiod are ready in cluster {cluster.name}"
 
 

@@ -115,4 +115,3 @@ def _injector_config() -> dict[str, Any]:
         "defaultTemplates": ["sidecar"],
         "templates": {name: templates.static(f"injection/{name}.tpl") for name in INJECTION_TEMPLATES},
     }
-

@@ -18,6 +18,7 @@ from meshwright.mesh.objects import Manifest
 # JSON is YAML but for characters that YAML calls unprintable or takes for line breaks.
 NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
+
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML 1.1, but for numbers such as 1e+20: JSON and YAML 1.2 write them without a dot."""
 
@@ -92,5 +93,5 @@ def istio_crds() -> tuple[str, tuple[Manifest, ...]]:
     try:
         document = json.loads(resource.read_text())
     except OSError:
-        raise TemplateError("Istio's CRDs are missing from this installation: build the wheel again, with Go on the PATH") from None
+        raise TemplateError("Istio's CRDs are missing here: build the wheel again, with Go on the PATH") from None
     return document["version"], tuple(document["items"])
