@@ -81,10 +81,19 @@ def test_the_watchdog_names_the_work_that_does_not_end() -> None:
     assert watchdog() is None
 
 
-@pytest.mark.parametrize(("wrong", "status", "text"), [(None, 200, "ok"), ("stuck", 503, "stuck")])
-def test_health_and_metrics_are_served(wrong: str | None, status: int, text: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "waiting", "healthy", "ready"),
+    [
+        (None, None, (200, "ok"), (200, "ok")),
+        ("stuck", None, (503, "stuck"), (503, "stuck")),
+        (None, "starting", (200, "ok"), (503, "starting")),  # alive: a restart would not help
+    ],
+)
+def test_health_and_metrics_are_served(
+    wrong: str | None, waiting: str | None, healthy: tuple[int, str], ready: tuple[int, str]
+) -> None:
     async def ask() -> list[tuple[int, str]]:
-        server = Server(Metrics(version="0"), port=0, healthy=lambda: wrong)
+        server = Server(Metrics(version="0"), port=0, healthy=lambda: wrong, ready=lambda: waiting)
         async with server:
             assert server._runner  # noqa: SLF001
             # With port 0 each family has a port of its own; an IPv4 address is a pair.
@@ -96,8 +105,8 @@ def test_health_and_metrics_are_served(wrong: str | None, status: int, text: str
                         answers.append((answer.status, await answer.text()))
         return answers
 
-    health, ready, metrics = asyncio.run(ask())
-    assert health == ready == (status, text)
+    health, readiness, metrics = asyncio.run(ask())
+    assert (health, readiness) == (healthy, ready)
     assert metrics[0] == 200
     assert "meshwright_build_info" in metrics[1]
 

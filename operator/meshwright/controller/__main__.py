@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         namespace=options.namespace, instance=instance, port=options.port, version=__version__, started=started
     )
     try:
-        chassis.run(operator.queue.add, prepare=operator.prepare, work=operator.work, instance=instance)
+        chassis.run(
+            operator.queue.add, during=operator, prepare=operator.prepare, work=operator.work, instance=instance
+        )
     except MeshwrightError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -89,8 +89,13 @@ def configure_chassis(settings: kopf.OperatorSettings) -> None:
 Job = Callable[[], Coroutine[Any, Any, None]]
 
 
-def run(wake: Wake, *, prepare: Job, work: Job, instance: str) -> None:
-    """Prepare, then watch and work until a signal comes, or either of the two ends by itself (then with its error)."""
+def run(
+    wake: Wake, *, during: contextlib.AbstractAsyncContextManager[None], prepare: Job, work: Job, instance: str
+) -> None:
+    """Prepare, then watch and work until a signal comes, or either of the two ends by itself (then with its error).
+
+    `during` is entered before all and left after all.
+    """
     logging.getLogger("kopf").setLevel(logging.WARNING)
 
     async def both() -> None:
@@ -107,8 +112,12 @@ def run(wake: Wake, *, prepare: Job, work: Job, instance: str) -> None:
         if isinstance(result, Exception):
             raise result
 
+    async def whole_life() -> None:
+        async with during:
+            await both()
+
     with contextlib.suppress(asyncio.CancelledError):  # terminated while preparing
-        asyncio.run(both())
+        asyncio.run(whole_life())
 
 
 async def until_terminated(job: Job) -> None:

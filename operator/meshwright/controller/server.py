@@ -11,20 +11,23 @@ from meshwright.api.errors import MeshwrightError
 from meshwright.controller.metrics import Metrics
 
 
+Verdict = Callable[[], str | None]  # says what is wrong, or nothing
+
+
 class Server:
     """Listens on `port` of every address while it is entered."""
 
-    def __init__(self, metrics: Metrics, *, port: int, healthy: Callable[[], str | None]) -> None:
+    def __init__(self, metrics: Metrics, *, port: int, healthy: Verdict, ready: Verdict) -> None:
         self._metrics = metrics
         self._port = port
-        self._healthy = healthy  # says what is wrong, or nothing
+        self._healthy, self._ready = healthy, ready
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> None:
         app = web.Application()
         app.router.add_get("/metrics", self._exposition)
         app.router.add_get("/healthz", self._health)
-        app.router.add_get("/readyz", self._health)
+        app.router.add_get("/readyz", self._readiness)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         try:
@@ -43,8 +46,14 @@ class Server:
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _health(self, _request: web.Request) -> web.Response:
-        wrong = self._healthy()
-        return web.Response(text=wrong or "ok", status=503 if wrong else 200)
+        return _answer(self._healthy())
+
+    async def _readiness(self, _request: web.Request) -> web.Response:
+        return _answer(self._healthy() or self._ready())
+
+
+def _answer(wrong: str | None) -> web.Response:
+    return web.Response(text=wrong or "ok", status=503 if wrong else 200)
 
 
 class Watchdog:

@@ -24,26 +24,37 @@ STUCK = 300.0  # seconds after which a reconcile counts as stuck; each of its re
 
 
 class Operator:
-    """The queue, its workers, and what they share. Made before the event loop runs."""
+    """The queue, its workers, and what they share while it is entered. Made before the event loop runs."""
 
     def __init__(self, *, namespace: str, instance: str, port: int, version: str, started: float) -> None:
-        self._namespace, self._instance, self._port, self._started = namespace, instance, port, started
+        self._namespace, self._instance, self._started = namespace, instance, started
         self.queue = Queue()
         self.metrics = Metrics(version=version)
         self._watchdog = Watchdog(limit=STUCK)
+        self._waiting: str | None = "starting"
         self._first = True
+        self._server = Server(self.metrics, port=port, healthy=self._watchdog, ready=lambda: self._waiting)
+
+    async def __aenter__(self) -> None:
+        self._client = await Client.connect(observer=self.metrics.observe_request)
+        await self._server.__aenter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.__aexit__()
+        await self._client.close()
 
     async def prepare(self) -> None:
-        """Connects, and waits until the API server answers and knows our kind: before that nothing can be watched."""
-        self._client = await Client.connect(observer=self.metrics.observe_request)
+        """Waits until the API server answers and knows our kind: before that nothing can be watched."""
         name = f"{MESH_INSTALL.plural}.{MESH_INSTALL.group}"
         while True:
             try:
                 if await self._client.get(CRD, name, metadata_only=True):
+                    self._waiting = None
                     return
-                log.warning("waiting for the CRD: kubectl apply --server-side -k manifests/crd", crd=name)
+                self._waiting = f"waiting for the CRD {name}: kubectl apply --server-side -k manifests/crd"
             except MeshwrightError as error:
-                log.warning("waiting for the API server", error=str(error))
+                self._waiting = f"waiting for the API server: {error}"
+            log.warning(self._waiting)
             await asyncio.sleep(LOOK_AGAIN)
 
     async def work(self) -> None:
@@ -55,12 +66,9 @@ class Operator:
             instance=self._instance,
             now=lambda: dt.datetime.now(dt.UTC),
         )
-        try:
-            async with Server(self.metrics, port=self._port, healthy=self._watchdog), asyncio.TaskGroup() as workers:
-                for _ in range(WORKERS):
-                    workers.create_task(self._worker(reconciler))
-        finally:
-            await self._client.close()
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(WORKERS):
+                workers.create_task(self._worker(reconciler))
 
     async def _worker(self, reconciler: Reconciler) -> None:
         while True:
