@@ -10,7 +10,6 @@ from aiohttp import web
 from meshwright.api.errors import MeshwrightError
 from meshwright.controller.metrics import Metrics
 
-
 Verdict = Callable[[], str | None]  # says what is wrong, or nothing
 
 
