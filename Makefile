@@ -17,7 +17,7 @@ export MESHWRIGHT_E2E_BACKEND ?= $(BACKEND)
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: wheelhouse ## a mesh from nothing, step by step, on a local cluster (or BACKEND=kind, or KUBECONFIG=FILE)
+demo: prereqs wheelhouse ## a mesh from nothing, step by step, on a local cluster (or BACKEND=kind, or KUBECONFIG=FILE)
 	@PYTHONPATH=tests $(BIN)/python -m demo
 
 down: venv ## remove what `make demo` left running
@@ -50,6 +50,7 @@ test-api: venv prereqs ## against a real kube-apiserver and etcd
 e2e: venv prereqs wheelhouse ## against a real cluster, istiod, Envoy and traffic
 	@$(TESTBED) build
 	@timeout --kill-after=60 1500 $(BIN)/pytest -v tests/e2e
+	@$(TESTBED) leftovers --name e2e
 
 bench: venv prereqs wheelhouse ## performance, beside what a user would pick instead (make bench ONLY=NAME for one)
 	@$(TESTBED) build
@@ -67,12 +68,13 @@ image: wheelhouse ## the operator's image, with Docker
 lock: venv ## resolve the dependencies anew into requirements/ (needs uv)
 	uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 pyproject.toml --output-file requirements/runtime.txt
 	uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 pyproject.toml --group dev --output-file requirements/dev.txt
+	echo pip | uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 - --output-file requirements/pip.txt
 
 clean: ## remove what was built in this checkout
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis operator/meshwright/istio_api/crds.json
 
 prereqs: venv
-	@$(TESTBED) prereqs
+	@[ "$$MESHWRIGHT_E2E_BACKEND" = kubeconfig ] || $(TESTBED) prereqs
 
 venv: $(VENV)/.ready
 

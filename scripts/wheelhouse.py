@@ -1,7 +1,7 @@
 """Fills dist/wheels for the Dockerfile: our wheel, the locked dependencies for the image's Python, and pip itself.
 
-Downloads are checked against the hashes in requirements/runtime.txt, kept while that file stays the same, and tried
-again a few times; our own wheel is built anew on each call.
+Downloads are checked against the hashes in requirements/, kept while those files stay the same, and tried again a few
+times; our own wheel is built anew on each call. For x86-64 only, as the test bed is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 WHEELS = ROOT / "dist/wheels"
 LOCK = ROOT / "requirements/runtime.txt"
+PIP = ROOT / "requirements/pip.txt"
 STAMP = WHEELS / ".dependencies"
 IMAGE_PYTHON = "3.11"  # of the Dockerfile's BASE
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64", "manylinux_2_34_x86_64")
@@ -23,14 +24,14 @@ ATTEMPTS = 3
 
 
 def main() -> int:
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(LOCK.read_bytes() + PIP.read_bytes() + Path(__file__).read_bytes()).hexdigest()
     if not STAMP.exists() or STAMP.read_text() != wanted:
         shutil.rmtree(WHEELS, ignore_errors=True)
         WHEELS.mkdir(parents=True)
         platforms = [f"--platform={each}" for each in PLATFORMS]
         target = ["--only-binary=:all:", f"--python-version={IMAGE_PYTHON}", *platforms]
         pip("download", "--no-deps", "--require-hashes", *target, f"--dest={WHEELS}", f"--requirement={LOCK}")
-        pip("download", "--no-deps", f"--dest={WHEELS}", "pip")
+        pip("download", "--no-deps", "--require-hashes", f"--dest={WHEELS}", f"--requirement={PIP}")
         STAMP.write_text(wanted)
     for stale in WHEELS.glob("meshwright-*.whl"):
         stale.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -32,12 +32,12 @@ class MemorySecrets:
     def __init__(self, pause: Callable[[], Awaitable[None]] = at_once) -> None:
         self.secrets: dict[Name, Secret] = {}
         self.writes: list[tuple[str, Name]] = []
-        self.namespaces: list[str] = []
+        self.namespaces: dict[str, dict[str, str]] = {}  # with their labels
         self._pause = pause
         self._version = 0
 
     def clear(self) -> None:
-        self.secrets, self.writes, self.namespaces = {}, [], []
+        self.secrets, self.writes, self.namespaces = {}, [], {}
 
     def put(self, secret: Secret) -> None:
         self._version += 1
@@ -60,12 +60,13 @@ class MemorySecrets:
         name = secret.namespace, secret.name
         if name not in self.secrets or self.secrets[name].resource_version != secret.resource_version:
             raise Conflict(f"update {secret}: it has been modified")
-        self.put(secret)
+        stored = self.secrets[name]
+        self.put(replace(stored, files={**stored.files, **secret.files}))
         self.writes.append(("update", name))
 
-    async def ensure_namespace(self, name: str) -> None:
+    async def ensure_namespace(self, name: str, *, labels: Mapping[str, str]) -> None:
         await self._pause()
-        self.namespaces.append(name)
+        self.namespaces.setdefault(name, dict(labels))
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

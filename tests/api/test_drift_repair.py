@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import datetime as dt
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from api.world import CRDS, OPERATOR_NAMESPACE, Json, Mesh, Operator, path_of_item
+from api.world import CRDS, NOW, OPERATOR_NAMESPACE, Cluster, Json, Mesh, Operator, path_of_item
+from meshwright.controller.reconcile import Reconciler
+from meshwright.keys.authority import Authority
 
 KINDS = (
     "ClusterRole", "ClusterRoleBinding", "ConfigMap", "Deployment", "MutatingWebhookConfiguration",
@@ -157,15 +162,95 @@ async def test_what_others_wrote_stays(op: Operator, second_op: Operator, mesh: 
 async def test_a_crd_of_istio_comes_back(op: Operator, mesh: Mesh) -> None:
     mesh.create()
     await op.install(mesh)
-    mesh.cluster.delete(f"{CRDS}/peerauthentications.security.istio.io")
-    for _ in range(50):  # its end, and the start of the new one, are the API server's to say
+    path = f"{CRDS}/peerauthentications.security.istio.io"
+    before = mesh.cluster.must_get(path)["metadata"]["uid"]
+    mesh.cluster.delete(path)
+
+    def is_another() -> bool:
+        found = mesh.cluster.get(path)
+        return found is not None and found["metadata"]["uid"] != before
+
+    for _ in range(100):  # its end, and the start of the new one, are the API server's to say
         await op.reconcile(mesh)
-        if mesh.condition()["reason"] == "Installed" and op.wire.everything_written() == []:
+        if is_another() and mesh.condition()["reason"] == "Installed" and op.wire.everything_written() == []:
             break
         await asyncio.sleep(0.1)
+    assert is_another()
     assert mesh.condition()["reason"] == "Installed"
     policy = f"/apis/security.istio.io/v1/namespaces/{mesh.namespace}/peerauthentications/default"
     assert mesh.cluster.get(policy)
+
+
+async def test_istios_kinds_are_read_whole_once(op: Operator, mesh: Mesh) -> None:
+    """Its schemas are megabytes: what is as it was is seen from the metadata."""
+    asked: list[tuple[str, bool]] = []
+    get = op.wire.get
+
+    async def listen(kind: Any, name: str, namespace: str = "", *, metadata_only: bool = False) -> Json | None:
+        if kind.kind == "CustomResourceDefinition":
+            asked.append((name, metadata_only))
+        return await get(kind, name, namespace, metadata_only=metadata_only)
+
+    mesh.create()
+    await op.install(mesh)
+    name = "peerauthentications.security.istio.io"
+    with mock.patch.object(op.wire, "get", listen):
+        await op.reconcile(mesh)
+        assert asked == [(name, True)]
+        asked.clear()
+        mesh.cluster.merge(f"{CRDS}/{name}", {"spec": {"names": {"shortNames": ["pa", "drift"]}}})
+        await repaired(op, mesh)
+        assert asked == [(name, True), (name, False)]
+    assert mesh.cluster.must_get(f"{CRDS}/{name}")["spec"]["names"]["shortNames"] == ["pa"]
+
+
+async def test_what_is_there_is_kept_while_istiod_is_down(op: Operator, mesh: Mesh) -> None:
+    """Only what would have to be made anew waits for somebody who answers."""
+    mesh.create()
+    await op.install(mesh)
+    before = owned(mesh)
+    mesh.istiod_becomes_available(0)
+    for kind in ("MutatingWebhookConfiguration", "PeerAuthentication", "ValidatingWebhookConfiguration"):
+        verb, path, value = EDITS[kind]
+        mesh.cluster.json_patch(path_of_item(before[kind]), {"op": verb, "path": path, "value": value})
+    await op.reconcile(mesh)
+    assert mesh.condition()["reason"] == "Progressing"
+    for kind in ("MutatingWebhookConfiguration", "PeerAuthentication", "ValidatingWebhookConfiguration"):
+        assert comparable(owned(mesh)[kind]) == comparable(before[kind]), kind
+    mesh.cluster.delete(mesh.injector_path)
+    await op.reconcile(mesh)
+    assert mesh.cluster.get(mesh.injector_path) is None
+    await repaired(op, mesh)
+    assert mesh.cluster.get(mesh.injector_path)
+
+
+async def test_a_renewal_leaves_what_others_put_beside_our_keys(cluster: Cluster, op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    trust = mesh.status["clusters"][0]["trust"]
+    text = mesh.cluster.must_get(mesh.cacerts_path)["data"]["root-cert.pem"]
+    theirs = Authority.root(mesh_id="other", trust_domain="other", now=NOW).certificate_pem
+    bundle = base64.b64encode(base64.b64decode(text) + theirs).decode()
+    mesh.cluster.merge(mesh.cacerts_path, {
+        "metadata": {"labels": {"team": "mesh"}, "annotations": {"note": "x"}, "finalizers": ["example.com/keep"]},
+        "data": {"root-cert.pem": bundle, "ca-crl.pem": "YSBsaXN0"},
+    })  # fmt: skip
+    before = mesh.cluster.must_get(mesh.cacerts_path)
+    later = Reconciler(
+        op.wire, op.metrics, namespace=OPERATOR_NAMESPACE, instance="x", now=lambda: NOW + dt.timedelta(days=200)
+    )
+    await later.reconcile(mesh.name)
+    after = mesh.cluster.must_get(mesh.cacerts_path)
+    changed = {"ca-cert.pem", "ca-key.pem", "cert-chain.pem"}
+    assert {name for name in before["data"] if after["data"][name] != before["data"][name]} == changed
+    assert after["data"].keys() == before["data"].keys()
+    for name in ("labels", "annotations", "finalizers", "uid"):
+        assert after["metadata"][name] == before["metadata"][name]
+    found = mesh.status["clusters"][0]["trust"]
+    assert found["rootFingerprint"] == trust["rootFingerprint"]
+    assert found["intermediateFingerprint"] != trust["intermediateFingerprint"]
+    assert mesh.condition()["reason"] == "Installed"
+    cluster.merge(mesh.cacerts_path, {"metadata": {"finalizers": None}})
 
 
 @pytest.mark.parametrize("which", ["cacerts", "both"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from api.world import CRDS, MESH_LABEL, WEBHOOKS, Cluster, Json, Mesh, Operator, path_of_item
 from testbed.rest import wait_until
 
+POLICIES = "/apis/security.istio.io/v1/peerauthentications"
+
 
 def remove_istio_api(cluster: Cluster) -> None:
     ours = [item for item in cluster.list(CRDS) if item["metadata"]["name"].endswith(".istio.io")]
@@ -55,8 +57,12 @@ async def test_an_empty_cluster(whole_op: Operator, mesh: Mesh) -> None:
     assert (reconciling["status"], stalled["status"]) == ("True", "False")
     assert mesh.status["clustersReady"] == "0/1"
 
+    wait_until(lambda: mesh.cluster.get(POLICIES) is not None, "Istio's kinds to be served", seconds=20, pause=0.05)
     await op.reconcile(mesh)
-    assert op.wire.writes() == []  # it waits for the pods
+    assert op.wire.writes() == [f"apply PeerAuthentication {mesh.namespace}/default"]  # it waited for its kind alone
+    await op.reconcile(mesh)
+    assert op.wire.writes() == []  # the rest waits for the pods
+    assert kinds(mesh) == sorted([*CONTROL_PLANE, "PeerAuthentication"])
     assert "istiod" in mesh.condition()["message"]
 
     mesh.istiod_becomes_available()
@@ -114,8 +120,11 @@ async def test_marks(op: Operator, mesh: Mesh) -> None:
     for item in mesh.objects():
         metadata = item["metadata"]
         assert metadata["labels"]["app.kubernetes.io/managed-by"] == "meshwright"
-        assert metadata["annotations"]["meshwright.dev/mesh-id"] == "cluster.local"
-        assert set(metadata["annotations"]) <= {"meshwright.dev/mesh-id", "deployment.kubernetes.io/revision"}
+        if item["kind"] == "Namespace":
+            assert "annotations" not in metadata
+        else:
+            assert metadata["annotations"]["meshwright.dev/mesh-id"] == "cluster.local"
+            assert set(metadata["annotations"]) <= {"meshwright.dev/mesh-id", "deployment.kubernetes.io/revision"}
         writers = {each["manager"] for each in metadata["managedFields"]}
         expected = {"meshwright", "meshwright-birth", "meshwright-trust", "kube-controller-manager", "pilot-discovery"}
         assert writers <= expected, item["kind"]
@@ -123,6 +132,18 @@ async def test_marks(op: Operator, mesh: Mesh) -> None:
     own = mesh.read()["metadata"]
     assert own["finalizers"] == ["meshwright.dev/mesh"]
     assert "annotations" not in own  # kopf's memory would be here
+
+
+async def test_a_namespace_that_was_there_is_not_marked(op: Operator, mesh: Mesh) -> None:
+    path = f"/api/v1/namespaces/{mesh.namespace}"
+    mesh.cluster.make_namespace(mesh.namespace)
+    mesh.cluster.merge(path, {"metadata": {"labels": {"team": "theirs"}}})
+    before = mesh.cluster.must_get(path)["metadata"]
+    mesh.create()
+    await op.install(mesh)
+    after = mesh.cluster.must_get(path)["metadata"]
+    assert after["labels"] == before["labels"]
+    assert "annotations" not in after
 
 
 async def test_revisions_share_nothing_but_the_istio_api(op: Operator, mesh: Mesh, other_mesh: Mesh) -> None:

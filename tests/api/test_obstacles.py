@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -27,7 +29,6 @@ from meshwright.render import templates
 from testbed.rest import wait_until
 
 HOLD = "patch MeshInstall"  # our finalizer
-SECRETS = ("create Secret", "create Namespace")
 
 
 def says(mesh: Mesh, reason: str, *words: str, stalled: bool = True) -> None:
@@ -352,6 +353,45 @@ async def test_injector_of_somebody_else(op: Operator, mesh: Mesh) -> None:
         mesh.cluster.delete(path_of_item(theirs))
 
 
+def no_trust_was_made(mesh: Mesh) -> None:
+    assert mesh.cluster.get(mesh.cacerts_path) is None
+    assert mesh.cluster.get(mesh.root_path) is None
+
+
+async def test_an_object_in_our_place_leaves_nothing_of_ours_behind(op: Operator, mesh: Mesh) -> None:
+    """It is of the last wave, for which there is no condition yet, and of no namespace: neither delays the answer."""
+    theirs = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": mesh.names.validating_webhook},
+    }
+    mesh.cluster.apply(theirs, manager="terraform")
+    mesh.create()
+    words = (f"ValidatingWebhookConfiguration {mesh.names.validating_webhook}", "terraform", "not touched")
+    await refused(op, mesh, "ForeignObject", *words, may_write=(HOLD,))
+    no_trust_was_made(mesh)
+    assert mesh.cluster.get(f"/api/v1/namespaces/{mesh.namespace}") is None
+    mesh.cluster.delete(path_of_item(theirs))
+    await op.install(mesh)
+
+
+async def test_tag_of_somebody_else_that_points_to_us_is_welcome(op: Operator, mesh: Mesh) -> None:
+    theirs = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {
+            "name": f"istio-revision-tag-of-{mesh.name}",
+            "labels": {"app": "sidecar-injector", "istio.io/rev": mesh.revision, "istio.io/tag": f"of-{mesh.name}"},
+        },
+    }
+    mesh.cluster.apply(theirs, manager="istioctl")
+    mesh.create()
+    try:
+        await op.install(mesh)
+    finally:
+        mesh.cluster.delete(path_of_item(theirs))
+
+
 async def test_config_map_of_somebody_else_in_our_place(op: Operator, mesh: Mesh) -> None:
     mesh.cluster.make_namespace(mesh.namespace)
     theirs = {
@@ -363,7 +403,8 @@ async def test_config_map_of_somebody_else_in_our_place(op: Operator, mesh: Mesh
     mesh.cluster.apply(theirs, manager="terraform")
     mesh.create()
     words = (f"ConfigMap {mesh.namespace}/{mesh.names.mesh_config}", "terraform", "not touched")
-    await refused(op, mesh, "ForeignObject", *words, may_write=(HOLD, *SECRETS))
+    await refused(op, mesh, "ForeignObject", *words, may_write=(HOLD,))
+    no_trust_was_made(mesh)
     mesh.cluster.delete(path_of_item(theirs))
     await op.install(mesh)
 
@@ -373,7 +414,13 @@ async def test_webhook_configuration_of_another_mesh(op: Operator, mesh: Mesh, o
     mesh.create()
     await op.install(mesh)
     other_mesh.create(namespace=mesh.namespace)
-    await refused(op, other_mesh, "TrustNotUsable", f"{mesh.namespace}/cacerts", may_write=(HOLD,))
+    words = f"PeerAuthentication {mesh.namespace}/default belongs to mesh {mesh.name}: not touched"
+    await refused(op, other_mesh, "ForeignObject", words, may_write=(HOLD,))
+    assert mesh.cluster.get(other_mesh.root_path) is None
+    # One that has no such object yet is still in the way, by its keys.
+    mesh.cluster.delete(f"/apis/security.istio.io/v1/namespaces/{mesh.namespace}/peerauthentications/default")
+    await refused(op, other_mesh, "TrustNotUsable", f"{mesh.namespace}/cacerts")
+    assert mesh.cluster.get(other_mesh.root_path) is None
 
 
 async def test_crds_of_somebody_else_are_used_as_they_are(op: Operator, mesh: Mesh) -> None:
@@ -490,10 +537,8 @@ async def test_object_that_an_admission_policy_refuses(op: Operator, mesh: Mesh)
     await op.install(mesh)
 
 
-async def test_template_that_is_broken(op: Operator, mesh: Mesh) -> None:
-    mesh.create()
-    await op.install(mesh)
-    before = mesh.cluster.snapshot()
+@contextmanager
+def broken_template() -> Iterator[None]:
     source = templates._source  # noqa: SLF001
 
     def broken(path: str) -> str | None:
@@ -502,6 +547,24 @@ async def test_template_that_is_broken(op: Operator, mesh: Mesh) -> None:
     environment = templates._environment.__wrapped__()  # noqa: SLF001
     environment.loader = jinja2.FunctionLoader(broken)
     with mock.patch.object(templates, "_environment", return_value=environment):
+        yield
+
+
+async def test_template_that_is_broken_from_the_start_leaves_nothing_behind(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    with broken_template():
+        await refused(op, mesh, "TemplateError", "istiod/controlplane.yaml.j2", "no_such_value", may_write=(HOLD,))
+    no_trust_was_made(mesh)
+    assert mesh.objects() == []
+    assert mesh.cluster.get(f"/api/v1/namespaces/{mesh.namespace}") is None
+    await op.install(mesh)
+
+
+async def test_template_that_is_broken(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    before = mesh.cluster.snapshot()
+    with broken_template():
         await op.reconcile(mesh)
         says(mesh, "TemplateError", "istiod/controlplane.yaml.j2", "no_such_value")
         assert op.wire.writes() == []

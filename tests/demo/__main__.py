@@ -10,12 +10,14 @@ from pathlib import Path
 
 import yaml
 
-from testbed import backends, prerequisites, programs
-from testbed.backends import Backend, LocalBackend
+from testbed import backends, programs
+from testbed.backends import Backend, KubeconfigBackend
 from testbed.console import TestbedError, step
-from testbed.product import ROOT, Product, eventually
+from testbed.images import APP_IMAGE
+from testbed.product import ROOT, Product, eventually, operator_image_name
 
 QUICKSTART = ROOT / "examples/quickstart.yaml"
+PODS = 2  # with a sidecar, in APPS
 APPS = Path(__file__).with_name("apps.yaml")
 BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
@@ -24,8 +26,7 @@ def main() -> int:
     backend = backends.choose("demo", owned=False)
     try:
         if sys.argv[1:] == ["down"]:
-            with step("remove the demo's cluster"):
-                backend.down()
+            remove(backend)
         else:
             demonstrate(backend)
     except TestbedError as error:
@@ -38,8 +39,8 @@ def main() -> int:
 
 
 def demonstrate(backend: Backend) -> None:
-    if isinstance(backend, LocalBackend):
-        prerequisites.install()
+    if isinstance(backend, KubeconfigBackend):
+        print(f"this cluster must be able to pull {operator_image_name()} and {APP_IMAGE}", file=sys.stderr)
     with step("cluster"):
         backend.up()
     product = Product(backend)
@@ -48,6 +49,22 @@ def demonstrate(backend: Backend) -> None:
     deploy(product)
     show_traffic(product)
     show_mesh(product, backend)
+
+
+def remove(backend: Backend) -> None:
+    """The cluster; of a cluster that was there before, what the demo put into it."""
+    if isinstance(backend, KubeconfigBackend):
+        backend.up()
+        product = Product(backend)
+        with step("remove the demo's workloads, mesh and operator"):
+            product.kubectl("delete", "-f", str(APPS), "--ignore-not-found", "--timeout=120s", timeout=130)
+            product.kubectl("delete", "-f", str(QUICKSTART), "--ignore-not-found", "--timeout=120s", timeout=130)
+            # Its root goes with the operator's namespace, so what rests on that root must go too.
+            product.kubectl("-n", "istio-system", "delete", "secret", "-l", "meshwright.dev/mesh=quickstart")
+            product.uninstall()
+    else:
+        with step("remove the demo's cluster"):
+            backend.down()
 
 
 def install_mesh(product: Product, backend: Backend) -> None:
@@ -97,7 +114,8 @@ def show_traffic(product: Product) -> None:
 
 
 def show_mesh(product: Product, backend: Backend) -> None:
-    eventually(lambda: product.get("mesh", "quickstart")["status"].get("proxies") == 2, seconds=30)
+    if not eventually(lambda: product.get("mesh", "quickstart")["status"].get("proxies") == PODS, seconds=40):
+        raise TestbedError(f"the mesh does not count its {PODS} proxies", "kubectl get mesh quickstart -o yaml")
     heading("kubectl get mesh")
     print(product.kubectl("get", "mesh"))
     heading("what to try next")

@@ -21,7 +21,7 @@ from meshwright.mesh import quantity
 from meshwright.mesh.checks import CHECKS, Finding, first_finding
 from meshwright.mesh.desired import decide
 from meshwright.mesh.health import control_plane_finding
-from meshwright.mesh.meshconfig import computed_keys, merge, mesh_config
+from meshwright.mesh.meshconfig import DEFAULTS, computed, computed_keys, merge, mesh_config, misspelt_keys
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
 from meshwright.mesh.sizing import ROWS, contradictions, size_of
@@ -149,7 +149,10 @@ def test_the_upper_layer_wins_and_what_it_does_not_say_stays(below: Json, above:
     assert (below, above) == before
 
 
-COMPUTED = st.sampled_from(["trustDomain", "rootNamespace", "defaultConfig", "meshId", "discoveryAddress", "other"])
+COMPUTED = st.sampled_from([
+    "trustDomain", "rootNamespace", "defaultConfig", "meshId", "discoveryAddress", "other", "trust_domain", "mesh_id",
+    "default_config", "enable_prometheus_merge",
+])  # fmt: skip
 configs = st.dictionaries(COMPUTED, st.one_of(leaf, st.dictionaries(COMPUTED, leaf, max_size=3)), max_size=4)
 
 
@@ -159,8 +162,18 @@ def test_a_config_that_passes_the_check_is_kept_whole(config: Json) -> None:
     found = mesh_config(spec)
     if not computed_keys(spec):
         assert merge(found, config) == found
+    if not misspelt_keys(spec):
+        assert not twice(merge(DEFAULTS, computed(spec)), found)
     assert found["trustDomain"] == "cluster.local"
     assert found["defaultConfig"]["meshId"] == "cluster.local"
+
+
+def twice(ours: Json, found: Json) -> list[str]:
+    """Keys of ours that protobuf's JSON would find under a second name beside them."""
+    plain = [key.replace("_", "").lower() for key in found]
+    return [key for key in ours if plain.count(key.lower()) > 1] + [
+        key for name, value in ours.items() if isinstance(value, dict) for key in twice(value, found[name])
+    ]
 
 
 # Snapshots
@@ -178,9 +191,12 @@ istiods = st.builds(
     owner=owner, managers=managers, generation=count, observed_generation=count, replicas=count, updated=count,
     available=count,
 )  # fmt: skip
-injectors = st.builds(Injector, name=word, revision=revisions, owner=owner, managers=managers, trusted=st.booleans())
+injectors = st.builds(
+    Injector, name=word, revision=revisions, owner=owner, managers=managers, trusted=st.booleans(),
+    tag=st.one_of(st.none(), revisions, word),
+)  # fmt: skip
 clusters = st.builds(
-    Cluster, name=word, kubernetes=word, namespace_exists=st.booleans(), namespace_terminating=st.booleans(),
+    Cluster, name=word, kubernetes=word, namespace_terminating=st.booleans(),
     istiods=st.lists(istiods, max_size=3).map(tuple), injectors=st.lists(injectors, max_size=2).map(tuple),
     troubles=st.lists(st.builds(Trouble, word, word, word, word), max_size=2).map(tuple), proxies=count,
 )  # fmt: skip
@@ -196,7 +212,7 @@ statuses = st.builds(MeshStatus, version=st.one_of(st.none(), versions))
 meshes = st.builds(MeshInstall, name=st.just("demo"), uid=word, generation=count, spec=specs, status=statuses)
 snapshots = st.builds(
     Observed, now=st.just(NOW), mesh=meshes, created=word,
-    neighbours=st.lists(st.builds(Neighbour, word, revisions, word), max_size=2).map(tuple),
+    neighbours=st.lists(st.builds(Neighbour, word, revisions, word, st.booleans()), max_size=2).map(tuple),
     clusters=st.lists(clusters, max_size=2).map(tuple),
 )  # fmt: skip
 

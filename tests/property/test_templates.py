@@ -123,7 +123,8 @@ def test_names_reach_their_places_and_no_object_is_lost(trust_domain: str, mesh_
     assert values["multiCluster"]["clusterName"] == cluster
     (container,) = one(found, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert {"name": "CLUSTER_ID", "value": cluster} in container["env"]
-    annotations = {each.manifest["metadata"]["annotations"]["meshwright.dev/mesh-id"] for each in found}
+    marked = [each.manifest["metadata"] for each in found if each.key.kind != "Namespace"]
+    annotations = {each["annotations"]["meshwright.dev/mesh-id"] for each in marked}
     assert annotations == {mesh_id}
 
 
@@ -133,6 +134,9 @@ def test_a_revision_such_as_1e3_or_no_stays_a_name(namespace: str, revision: str
     for each in rendered(namespace=namespace, revision=revision):
         metadata = each.manifest["metadata"]
         assert metadata.get("namespace", namespace) == namespace
+        if each.key.kind == "Namespace":
+            assert metadata == {"name": namespace}
+            continue
         assert metadata["labels"].get("istio.io/rev", revision) == revision
         assert all(isinstance(value, str) for value in metadata["labels"].values())
 

@@ -202,6 +202,12 @@ class KindBackend:
                 raise TestbedError(f"{program} is not installed", f"install it, or set {VARIABLE}=local")
         run(["docker", "info"], timeout=30)
         self._folder = Path(tempfile.mkdtemp(prefix="meshwright-kind-"))
+        there = run(["kind", "get", "clusters"], timeout=30).split()
+        if set(self._names) <= set(there):
+            for member in self.members:
+                argv = ["kind", "export", "kubeconfig", "--name", member.name, "--kubeconfig", str(member.kubeconfig)]
+                run(argv, timeout=60)
+            return
         nodes = [{"role": "control-plane"}, *({"role": "worker"} for _ in range(1, self._nodes))]
         config = json.dumps({"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes})
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def check() -> None:
     """Says what is missing, and what to do about it, before anything is started."""
     if sys.platform != "linux":
         raise TestbedError("the local test bed needs Linux", "set MESHWRIGHT_E2E_BACKEND=kind")
+    if platform.machine() != "x86_64":
+        problem = f"the local test bed is for x86-64, and this is {platform.machine()}"
+        raise TestbedError(problem, "set MESHWRIGHT_E2E_BACKEND=kubeconfig")
     if os.geteuid() != 0:
         raise TestbedError("the local test bed needs root", "run this as root, or set MESHWRIGHT_E2E_BACKEND=kind")
     if absent := missing():

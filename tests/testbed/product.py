@@ -25,11 +25,15 @@ NAMESPACE = "meshwright-system"
 T = TypeVar("T")
 
 
-def operator_image() -> tuple[str, Path]:
-    """The operator's image name and its archive, built anew only when something in it changed."""
+def operator_image_name() -> str:
     kustomization = yaml.safe_load((ROOT / "manifests/base/kustomization.yaml").read_text())
     (image,) = kustomization["images"]
-    name = f"{image['name']}:{image['newTag']}"
+    return f"{image['name']}:{image['newTag']}"
+
+
+def operator_image() -> tuple[str, Path]:
+    """The operator's image name and its archive, built anew only when something in it changed."""
+    name = operator_image_name()
     wheels = sorted((ROOT / "dist/wheels").glob("*.whl"))
     if not wheels:
         raise TestbedError("dist/wheels is empty", "make wheelhouse")
@@ -66,15 +70,24 @@ class Product:
 
     def install(self) -> None:
         """Installs the operator and waits until it is ready."""
+        version = ""
         if not isinstance(self._backend, KubeconfigBackend):
             name, archive = operator_image()
+            version = archive.stem
             with step(f"load {name}"):
                 self._backend.load_image(archive, name)
                 if not isinstance(self._backend, LocalBackend):  # whose nodes have it already
                     self._backend.load_image(images.cluster_archive(), images.APP_IMAGE)
         with step("install the operator: kubectl apply --server-side -k manifests/default"):
             self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(MANIFESTS))
+            # Another image under the same tag: without a change in the pod template the old pod would stay.
+            patch = {"spec": {"template": {"metadata": {"annotations": {"meshwright.dev/image": version}}}}}
+            self.kubectl("-n", NAMESPACE, "patch", "deployment/meshwright", "--type=merge", "-p", json.dumps(patch))
             self.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/meshwright", "--timeout=120s", timeout=130)
+
+    def uninstall(self) -> None:
+        """Removes the operator and its namespace, with the meshes' root keys; meshes must be gone."""
+        self.kubectl("delete", "-k", str(MANIFESTS), "--ignore-not-found", "--timeout=120s", timeout=130)
 
     def mesh(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """A MeshInstall with what this back end's data plane needs."""

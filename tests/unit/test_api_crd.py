@@ -119,6 +119,10 @@ def test_a_field_that_says_immutable_has_a_rule_and_the_other_way_round(field: s
     assert field in immutable
     said = [name for name, node in at("spec")["properties"].items() if "Immutable." in node["description"]]
     assert sorted(immutable) == sorted(said)
+    (message,) = [
+        each["message"] for each in at("spec")["x-kubernetes-validations"] if each["message"].startswith(f"{field} is")
+    ]
+    assert message.endswith(": delete the MeshInstall and create another one, of another name, to change it")
 
 
 def test_every_rule_says_something_to_the_person() -> None:

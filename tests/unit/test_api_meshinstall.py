@@ -57,6 +57,10 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"meshID": "a..b"}, "spec.meshID: String should match pattern"),
     ({"meshID": "m" * 64}, "spec.meshID: String should have at most 63 characters"),
     ({"trustDomain": "spiffe://a"}, "spec.trustDomain: String should match pattern"),
+    ({"trustDomain": "a" * 64}, "spec.trustDomain: String should match pattern"),
+    ({"trustDomain": f"a.{'b' * 64}.c"}, "spec.trustDomain: String should match pattern"),
+    ({"trustDomain": f"a.{'b' * 62}-"}, "spec.trustDomain: String should match pattern"),
+    ({"trustDomain": ".".join(["a" * 63] * 4)}, "spec.trustDomain: String should have at most 253 characters"),
     ({"meshConfig": []}, "spec.meshConfig: Input should be a valid dictionary"),
     ({"controlPlane": {"size": "Huge"}}, "spec.controlPlane.size: Input should be 'Small', 'Medium' or 'Large'"),
     ({"controlPlane": {"image": {"hub": "a b"}}}, "spec.controlPlane.image.hub: String should match pattern"),
@@ -76,6 +80,11 @@ def test_an_error_names_the_mesh_the_field_and_what_it_should_be(spec: Json, say
     assert str(caught.value).startswith(f"MeshInstall demo: {says}")
     assert "\n" not in str(caught.value).replace("\\n", "")
     assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize("domain", ["a", "a" * 63, f"{'a' * 63}.{'b' * 63}", f"a{'-' * 61}b.c", "1.2"])
+def test_a_part_of_a_domain_has_at_most_63_characters(domain: str) -> None:
+    assert MeshInstall.parse(manifest(trustDomain=domain)).spec.trust_domain == domain
 
 
 def test_every_wrong_field_is_named_at_once() -> None:

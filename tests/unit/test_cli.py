@@ -69,9 +69,12 @@ def test_kinds_of_istio_are_printed_when_asked_for(tmp_path: Path, capsys: pytes
 def test_several_meshes_in_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, manifest("a"), None, manifest("b", revision="b", namespace="b"))
     assert main(["render", path]) == 0
-    meshes = [each["metadata"]["labels"]["meshwright.dev/mesh"] for each in yaml.safe_load_all(capsys.readouterr().out)]
+    found = list(yaml.safe_load_all(capsys.readouterr().out))
+    namespaces = [each["metadata"]["name"] for each in found if each["kind"] == "Namespace"]
+    assert namespaces == ["istio-system", "b"]
+    meshes = [each["metadata"]["labels"]["meshwright.dev/mesh"] for each in found if each["kind"] != "Namespace"]
     assert meshes == sorted(meshes)
-    assert [meshes.count(name) for name in "ab"] == [len(rendered()), len(rendered(revision="b"))]
+    assert [meshes.count(name) + 1 for name in "ab"] == [len(rendered()), len(rendered(revision="b"))]
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from meshwright.api.errors import ForeignObject, NotFound
+import virtual_time
+from meshwright.api.errors import Forbidden, ForeignObject, NotFound, Rejected
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MESH
 from meshwright.cluster.apply import BIRTH_MANAGER, MANAGER, NAMED, Applier, Outcome, differ, managers
 from meshwright.cluster.client import Client
 from meshwright.cluster.kinds import OWNED
 from meshwright.cluster.remove import remove
-from meshwright.mesh.objects import Key, Manifest, Rendered, Wave
+from meshwright.mesh.objects import Key, Manifest, Rendered, Wave, crds_established
 
 Json = dict[str, Any]
 
@@ -27,6 +28,7 @@ class Server(Client):
     def __init__(self, *objects: Manifest) -> None:  # no connection
         self.objects: dict[tuple[str, str, str], Manifest] = {}
         self.asked: list[str] = []
+        self.read: list[tuple[str, str]] = []  # names, and how much of them
         self.missing: set[str] = set()  # namespaces that are not there
         self._version = 0
         for each in objects:
@@ -40,11 +42,16 @@ class Server(Client):
             return before
         self._version += 1
         server = {"uid": f"uid-{name}", "resourceVersion": str(self._version), "generation": self._version}
-        self.objects[name] = {**copy.deepcopy(manifest), "metadata": {**metadata, **server}}
+        kept = {"status": before["status"]} if before and "status" in before else {}
+        self.objects[name] = {**kept, **copy.deepcopy(manifest), "metadata": {**metadata, **server}}
         return self.objects[name]
 
     async def get(self, kind: Any, name: str, namespace: str = "", *, metadata_only: bool = False) -> Manifest | None:
-        return self.objects.get((kind.kind, namespace, name))
+        self.read.append((name, "head" if metadata_only else "whole"))
+        found = self.objects.get((kind.kind, namespace, name))
+        if found and metadata_only:
+            return {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": found["metadata"]}
+        return found
 
     async def list(self, kind: Any, namespace: str = "", *, labels: str = "", metadata_only: bool = False) -> Any:
         assert metadata_only
@@ -94,15 +101,32 @@ def wave(*manifests: Manifest, **parts: Any) -> Wave:
     return Wave("w", tuple(Rendered(each) for each in manifests), **parts)
 
 
-def apply(server: Server, *waves: Wave, dry_run: bool = False, applier: Applier | None = None) -> Outcome:
-    async def run() -> Outcome:
-        return await (applier or Applier(server)).apply(waves, mesh="demo", dry_run=dry_run)
+def apply(
+    server: Server, *waves: Wave, mesh: str = "demo", dry_run: bool = False, applier: Applier | None = None
+) -> Outcome:
+    """What a reconcile does: look, then bring it there."""
 
+    async def run() -> Outcome:
+        subject = applier or Applier(server)
+        live = await subject.survey(waves, mesh=mesh)
+        assert server.asked == before  # it only reads
+        return await subject.apply(waves, live, mesh=mesh, dry_run=dry_run)
+
+    before = list(server.asked)
     return asyncio.run(run())
 
 
 def counts(outcome: Outcome) -> tuple[int, int, int]:
     return outcome.created, outcome.changed, outcome.unchanged
+
+
+def test_a_survey_tells_what_is_there_in_our_places() -> None:
+    server = Server(service("a", x=1), service("elsewhere"))
+    waves = wave(service("a", x=2)), wave(service("b"), after=lambda _: "ever")
+    live = asyncio.run(Applier(server).survey(waves, mesh="demo"))
+    assert {key.name: manifest["spec"] for key, manifest in live.items()} == {"a": {"x": 1}}
+    assert sorted(server.read) == [("a", "whole"), ("b", "whole")]
+    assert server.asked == []
 
 
 def test_what_is_missing_is_created_what_differs_is_changed_and_the_rest_is_kept() -> None:
@@ -123,6 +147,29 @@ def test_what_is_in_sync_is_not_written_again_until_somebody_changes_it() -> Non
     server._store(service(x="drift"))  # noqa: SLF001
     assert counts(apply(server, wave(service(x=1)), applier=applier)) == (0, 1, 0)
     assert counts(apply(server, wave(service(x=2)), applier=applier)) == (0, 1, 0)
+
+
+def test_what_was_applied_is_known_of_each_mesh_until_it_is_forgotten() -> None:
+    server = Server()
+    applier = Applier(server)
+    apply(server, wave(service("a")), applier=applier)
+    apply(server, wave(service("b", mesh="other")), mesh="other", applier=applier)
+    server.asked.clear()
+    applier.forget("demo")
+    applier.forget("never there")
+    apply(server, wave(service("b", mesh="other")), mesh="other", applier=applier)
+    assert server.asked == []
+    apply(server, wave(service("a")), applier=applier)
+    assert server.asked == [f"apply Service as {MANAGER}"]
+
+
+def test_a_dry_run_remembers_nothing() -> None:
+    server = Server(service(x=1))
+    applier = Applier(server)
+    apply(server, wave(service(x=1)), dry_run=True, applier=applier)
+    server.asked.clear()
+    apply(server, wave(service(x=1)), applier=applier)
+    assert server.asked == [f"apply Service as {MANAGER}"]
 
 
 def test_what_is_set_at_birth_is_another_managers_and_set_once() -> None:
@@ -170,7 +217,7 @@ def test_a_foreign_object_stops_everything_before_anything_is_written(
     foreign["metadata"]["managedFields"] = fields
     server = Server(foreign)
     with pytest.raises(ForeignObject) as caught:
-        apply(server, wave(service("first")), wave(service("a")))
+        apply(server, wave(service("first")), wave(service("a"), after=lambda _: "ever"))
     assert says in str(caught.value)
     assert server.asked == []
 
@@ -189,17 +236,184 @@ def test_a_kind_that_somebody_else_installed_stays_theirs(stamp: str | None, exp
     assert counts(apply(Server(live), wave(wanted))) == expected
 
 
-def test_a_wave_waits_for_what_was_applied_before_it_and_holds_all_later_ones_back() -> None:
-    server, seen = Server(), dict[Key, Manifest]()
+def test_a_wave_waits_for_what_was_applied_before_it_and_later_ones_go_on() -> None:
+    server, seen = Server(), list[list[str]]()
 
     def after(live: Mapping[Key, Manifest]) -> str:
-        seen.update(live)
-        return "something"
+        seen.append([key.name for key in live])
+        return f"reason {len(seen)}"
 
-    outcome = apply(server, wave(service("a")), wave(service("b"), after=after), wave(service("c")))
-    assert outcome.waiting == "something"
-    assert [name for _, _, name in server.objects] == ["a"]
-    assert [key.name for key in seen] == ["a"]
+    outcome = apply(
+        server, wave(service("a")), wave(service("b"), after=after), wave(service("c")), wave(service("d"), after=after)
+    )
+    assert outcome.waiting == "reason 1"  # the first of them
+    assert [name for _, _, name in server.objects] == ["a", "c"]
+    assert seen == [["a"], ["a", "c"]]
+    assert (counts(outcome), outcome.objects) == ((2, 0, 0), ["create Service n/a", "create Service n/c"])
+
+
+def test_waiting_holds_back_births_alone() -> None:
+    """A webhook that somebody edits while istiod is down is still ours to repair."""
+    server = Server(service("edited", x="drift"), service("kept", x=1))
+    seen = list[str]()
+
+    def look(live: Mapping[Key, Manifest]) -> None:
+        seen.extend(key.name for key in live)
+
+    due = wave(service("edited", x=1), service("new", x=1), service("kept", x=1), after=lambda _: "istiod")
+    outcome = apply(server, due, Wave("last", (), after=look))
+    assert outcome.waiting == "istiod"
+    assert (counts(outcome), outcome.objects) == ((0, 1, 1), ["change Service n/edited"])
+    assert server.objects["Service", "n", "edited"]["spec"] == {"x": 1}
+    assert ("Service", "n", "new") not in server.objects
+    assert seen == ["edited", "kept"]
+
+
+def test_a_birth_that_waited_comes_with_its_own_fields() -> None:
+    server = Server()
+    applier = Applier(server)
+    rendered = Rendered(service(x=1), at_birth=service(x=1, once="yes"))
+    apply(server, Wave("w", (rendered,), after=lambda _: "ever"), applier=applier)
+    assert server.asked == []
+    assert apply(server, Wave("w", (rendered,)), applier=applier).waiting is None
+    assert server.asked == [f"create Service as {BIRTH_MANAGER}", f"apply Service as {MANAGER}"]
+
+
+class Uneven(Server):
+    """A server that refuses `a` at once and `b` a little later, and takes its time for `c`."""
+
+    async def apply(
+        self, kind: Any, manifest: Manifest, *, field_manager: str, dry_run: bool = False, subresource: str = ""
+    ) -> Manifest:
+        name = manifest["metadata"]["name"]
+        if name == "a":
+            raise Forbidden("a is not allowed")
+        await asyncio.sleep(0.01)
+        if name == "b":
+            raise Rejected("b is not valid")
+        await asyncio.sleep(0.01)
+        return await super().apply(kind, manifest, field_manager=field_manager)
+
+
+@pytest.mark.parametrize(("order", "error"), [("abc", "a is not"), ("cba", "b is not"), ("bca", "b is not")])
+def test_no_write_of_a_wave_outlives_it_and_the_first_failure_in_order_is_told(order: str, error: str) -> None:
+    server = Uneven()
+
+    async def run() -> list[str]:
+        waves = wave(*(service(name) for name in order)), wave(service("never"))
+        with pytest.raises((Forbidden, Rejected), match=error):
+            await Applier(server).apply(waves, {}, mesh="demo", dry_run=False)
+        return [name for _, _, name in server.objects]
+
+    assert virtual_time.run(run()) == ["c"]
+    assert [name for _, _, name in server.objects] == ["c"]
+
+
+# Istio's CRDs are large: they are read whole when that may tell something new
+
+
+def declared_crd() -> Manifest:
+    manifest = crd(istio_api="v1.31.4")
+    del manifest["status"]
+    return {**manifest, "spec": {"schema": "large"}}
+
+
+def served_crd(**parts: Any) -> Manifest:
+    return {**declared_crd(), "status": crd(istio_api=None)["status"], **parts}
+
+
+CRD_NAME = ("CustomResourceDefinition", "", "x.istio.io")
+
+
+def reading(server: Server, applier: Applier, *, mesh: str = "demo") -> tuple[list[str], Outcome]:
+    """How much of the CRD is read in a reconcile that also has an object of its kind."""
+    server.read.clear()
+    policy = wave(service("policy", mesh=mesh), after=crds_established)
+    outcome = apply(server, wave(declared_crd()), policy, mesh=mesh, applier=applier)
+    return [how for name, how in server.read if name == "x.istio.io"], outcome
+
+
+def test_an_established_crd_is_read_whole_once_and_then_by_its_head() -> None:
+    server = Server(served_crd())
+    applier = Applier(server)
+    assert reading(server, applier)[0] == ["whole"]
+    server.asked.clear()
+    for _ in range(2):
+        how, outcome = reading(server, applier)
+        assert how == ["head"]
+        assert (outcome.waiting, counts(outcome)) == (None, (0, 0, 2))
+    assert server.asked == []
+
+
+def test_a_crd_that_is_not_established_yet_is_read_whole_until_it_is() -> None:
+    server = Server()
+    applier = Applier(server)
+    assert reading(server, applier)[0] == ["whole"]  # it is created
+    how, outcome = reading(server, applier)
+    assert how == ["whole"]
+    assert outcome.waiting
+    server.objects[CRD_NAME]["status"] = served_crd()["status"]
+    how, outcome = reading(server, applier)
+    assert (how, outcome.waiting, outcome.created) == (["whole"], None, 1)
+    assert reading(server, applier)[0] == ["head"]
+
+
+def test_a_crd_that_changed_is_read_whole_and_repaired() -> None:
+    server = Server(served_crd())
+    applier = Applier(server)
+    reading(server, applier)
+    server._store(served_crd(spec={"schema": "drift"}))  # noqa: SLF001
+    how, outcome = reading(server, applier)
+    assert (how, outcome.objects) == (["head", "whole"], ["change CustomResourceDefinition x.istio.io"])
+    assert server.objects[CRD_NAME]["spec"] == {"schema": "large"}
+    reading(server, applier)
+    assert reading(server, applier)[0] == ["head"]
+
+
+def test_a_crd_that_is_gone_is_made_again() -> None:
+    server = Server(served_crd())
+    applier = Applier(server)
+    reading(server, applier)
+    del server.objects[CRD_NAME]
+    how, outcome = reading(server, applier)
+    assert (how, outcome.objects) == (["head", "whole"], ["create CustomResourceDefinition x.istio.io"])
+    assert outcome.waiting  # the new one is not what was known of the old one
+    assert reading(server, applier)[0] == ["head", "whole"]
+
+
+def test_a_crd_of_another_uid_is_another_one() -> None:
+    server = Server(served_crd())
+    applier = Applier(server)
+    reading(server, applier)
+    server.objects[CRD_NAME]["metadata"] = {**server.objects[CRD_NAME]["metadata"], "uid": "another"}
+    server.objects[CRD_NAME]["status"] = {}
+    how, outcome = reading(server, applier)
+    assert how == ["head", "whole"]
+    assert outcome.waiting
+
+
+def test_the_first_reading_of_each_mesh_is_whole() -> None:
+    server = Server(served_crd())
+    applier = Applier(server)
+    reading(server, applier)
+    del server.objects["Service", "n", "policy"]  # there is but one namespace here
+    assert reading(server, applier, mesh="other")[0] == ["whole"]
+    assert reading(server, applier, mesh="other")[0] == ["head"]
+    del server.objects["Service", "n", "policy"]
+    applier.forget("demo")
+    assert reading(server, applier)[0] == ["whole"]
+
+
+def test_a_crd_whose_stamp_was_taken_off_is_somebody_elses_from_its_head_alone() -> None:
+    server = Server(served_crd())
+    applier = Applier(server)
+    reading(server, applier)
+    metadata = server.objects[CRD_NAME]["metadata"]
+    server.objects[CRD_NAME]["metadata"] = {**metadata, "annotations": {}}
+    server.asked.clear()
+    how, outcome = reading(server, applier)
+    assert (how, outcome.waiting, counts(outcome)) == (["head"], None, (0, 0, 2))
+    assert server.asked == []
 
 
 def test_a_dry_run_waits_for_nothing() -> None:

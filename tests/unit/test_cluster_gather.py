@@ -47,7 +47,6 @@ def test_an_empty_cluster() -> None:
     assert (seen.now, seen.created, seen.neighbours) == (NOW, "", ())
     (cluster,) = seen.clusters
     assert (cluster.name, cluster.kubernetes, cluster.proxies) == ("east", "v1.36.1", 0)
-    assert not cluster.namespace_exists
     assert (cluster.istiods, cluster.injectors, cluster.troubles) == ((), (), ())
 
 
@@ -67,22 +66,31 @@ def test_pods_are_read_by_label_and_the_many_by_metadata_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "exists", "terminating"),
-    [({"name": "istio-system"}, True, False), ({"name": "istio-system", "deletionTimestamp": "x"}, True, True),
-     ({"name": "other"}, False, False)],
+    ("metadata", "terminating"),
+    [({"name": "istio-system"}, False), ({"name": "istio-system", "deletionTimestamp": "x"}, True),
+     ({"name": "other", "deletionTimestamp": "x"}, False)],
 )  # fmt: skip
-def test_the_namespace(metadata: Json, exists: bool, terminating: bool) -> None:  # noqa: FBT001
+def test_the_namespace(metadata: Json, terminating: bool) -> None:  # noqa: FBT001
     (cluster,) = look(Still(namespaces=[{"metadata": metadata}])).clusters
-    assert (cluster.namespace_exists, cluster.namespace_terminating) == (exists, terminating)
+    assert cluster.namespace_terminating == terminating
 
 
 def test_neighbours_are_all_but_the_mesh_itself() -> None:
-    others = [
+    others: list[Json] = [
         {"metadata": {"name": "demo"}, "spec": {}},
         {"metadata": {"name": "a", "creationTimestamp": "t"}, "spec": {"revision": "canary"}},
         {"metadata": {"name": "b"}},
+        {"metadata": {"name": "c"}, "status": {"version": "1.31.4"}},
+        {"metadata": {"name": "d"}, "status": {"conditions": []}},
+        {"metadata": {"name": "e"}, "status": None},
     ]
-    assert look(Still(meshinstalls=others)).neighbours == (Neighbour("a", "canary", "t"), Neighbour("b", "default", ""))
+    assert look(Still(meshinstalls=others)).neighbours == (
+        Neighbour("a", "canary", "t", installed=False),
+        Neighbour("b", "default", "", installed=False),
+        Neighbour("c", "default", "", installed=True),
+        Neighbour("d", "default", "", installed=False),
+        Neighbour("e", "default", "", installed=False),
+    )
 
 
 FIELDS = [{"manager": "helm"}, {"manager": "kube-controller-manager", "subresource": "status"}, {"manager": "helm"}, {}]
@@ -120,6 +128,23 @@ def test_an_istiod() -> None:
 def test_an_injector_is_trusted_when_every_webhook_has_its_ca(webhooks: list[Json] | None, trusted: bool) -> None:  # noqa: FBT001
     (cluster,) = look(Still(mutatingwebhookconfigurations=[{"metadata": {"name": "i"}, "webhooks": webhooks}])).clusters
     assert cluster.injectors == (Injector("i", "default", None, (), trusted),)
+
+
+@pytest.mark.parametrize(
+    ("labels", "revision", "tag", "injects"),
+    [
+        (None, "default", None, "default"),
+        ({"istio.io/rev": "canary"}, "canary", None, "canary"),
+        ({"istio.io/rev": "canary", "istio.io/tag": "prod"}, "canary", "prod", "prod"),
+        ({"istio.io/rev": "canary", "istio.io/tag": "default"}, "canary", "default", "default"),
+    ],
+)
+def test_an_injector_with_a_tag_injects_what_asks_for_the_tag(
+    labels: Json | None, revision: str, tag: str | None, injects: str
+) -> None:
+    (cluster,) = look(Still(mutatingwebhookconfigurations=[{"metadata": {"name": "i", "labels": labels}}])).clusters
+    (found,) = cluster.injectors
+    assert (found.revision, found.tag, found.injects) == (revision, tag, injects)
 
 
 def waiting(reason: str, message: str = "", last: Json | None = None) -> Json:

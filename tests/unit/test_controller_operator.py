@@ -122,7 +122,7 @@ def subclasses(cls: type[MeshwrightError]) -> list[type[MeshwrightError]]:
 def test_whose_move_it_is_decides_when_we_look_again(error: type[MeshwrightError]) -> None:
     again = _again_after(error("words"))
     if issubclass(error, errors.FinalError | errors.ExternalError):
-        assert again == Again(BLOCKED)
+        assert again == Again(BLOCKED, error=True)
     else:
         assert again == Again(0.0, failed=True)
 
@@ -167,11 +167,14 @@ class Deleting:
         self.written.append((f"create {kind.kind}", document))
 
 
-def reconcile(cluster: Deleting) -> Again | None:
-    reconciler = Reconciler(
+def reconciler(cluster: Deleting) -> Reconciler:
+    return Reconciler(
         cast("Any", cluster), Metrics(version="0"), namespace="meshwright-system", instance="i", now=lambda: NOW
     )
-    return asyncio.run(reconciler.reconcile("demo"))
+
+
+def reconcile(cluster: Deleting) -> Again | None:
+    return asyncio.run(reconciler(cluster).reconcile("demo"))
 
 
 def test_a_removal_ends_with_our_finalizer_alone() -> None:
@@ -179,6 +182,21 @@ def test_a_removal_ends_with_our_finalizer_alone() -> None:
     assert reconcile(cluster) is None
     patch = {"metadata": {"resourceVersion": "5", "finalizers": ["before", "after"]}}
     assert cluster.written == [("merge MeshInstall demo", patch)]
+
+
+def test_after_a_removal_nothing_is_remembered_of_the_mesh_alone() -> None:
+    subject = reconciler(Deleting(fails=None, finalizers=[FINALIZER]))
+    remembered: Any = subject._applier._applied  # noqa: SLF001
+    remembered.update({"demo": {"key": ("digest", "incarnation")}, "other": {}})
+    asyncio.run(subject.reconcile("demo"))
+    assert remembered == {"other": {}}
+
+
+def test_a_removal_that_hangs_remembers_what_it_knows() -> None:
+    subject = reconciler(Deleting(fails=errors.Forbidden("x"), finalizers=[FINALIZER]))
+    subject._applier._applied["demo"] = {}  # noqa: SLF001
+    asyncio.run(subject.reconcile("demo"))
+    assert "demo" in subject._applier._applied  # noqa: SLF001
 
 
 def test_a_removal_that_is_not_ours_is_left_alone() -> None:
@@ -189,7 +207,7 @@ def test_a_removal_that_is_not_ours_is_left_alone() -> None:
 
 def test_a_removal_that_hangs_says_what_on() -> None:
     cluster = Deleting(fails=errors.Forbidden("cannot list services"), finalizers=[FINALIZER])
-    assert reconcile(cluster) == Again(BLOCKED)
+    assert reconcile(cluster) == Again(BLOCKED, error=True)
     written = dict(cluster.written)
     assert "merge MeshInstall demo" not in written
     (ready,) = [each for each in written["apply MeshInstall status"]["status"]["conditions"] if each["type"] == "Ready"]
@@ -218,6 +236,8 @@ class Scripted:
     [
         (None, "ok", False),
         (Again(15.0), "ok", True),
+        (Again(BLOCKED), "ok", True),
+        (Again(BLOCKED, error=True), "error", True),
         (Again(0.0, failed=True), "error", True),
         (errors.Unreachable("away"), "error", True),
         (RuntimeError("a bug"), "error", True),
@@ -236,7 +256,91 @@ def test_whatever_a_reconcile_comes_to_the_worker_goes_on(answer: Any, result: s
     assert counted == [({"result": result}, 1)]
 
 
+def test_the_depth_of_the_queue_is_the_one_of_now() -> None:
+    async def depths() -> list[float]:
+        operator = Operator(namespace="n", instance="i", port=0, version="0", started=0.0)
+        found = []
+
+        def look() -> None:
+            ((_, depth),) = samples(operator.metrics)["workqueue_depth"]
+            found.append(depth)
+
+        look()
+        for name in "ab":
+            operator.queue.add(name)
+            look()
+        await operator.queue.get()
+        look()
+        return found
+
+    assert asyncio.run(depths()) == [0, 1, 2, 1]
+
+
 # kopf
+
+
+class Watch:
+    """The handler of MeshInstalls' events, and whom it wakes."""
+
+    def __init__(self) -> None:
+        self.woken: list[str] = []
+        handlers = chassis.registry(self.woken.append)._watching.get_all_handlers()  # noqa: SLF001
+        (self._handler,) = [
+            each.fn for each in handlers if each.selector and each.selector.any_name == MESH_INSTALL.plural
+        ]
+
+    def event(self, kind: str | None, name: str = "demo", **meta: Any) -> bool:
+        """Whether that event wakes the mesh, and nobody else."""
+        before = len(self.woken)
+        metadata = {"uid": "u", "generation": 1, "finalizers": [FINALIZER], **meta}
+        asyncio.run(cast("Any", self._handler)(name=name, meta=metadata, type=kind, status={}, event={}))
+        new = self.woken[before:]
+        assert new in ([], [name])
+        return bool(new)
+
+
+def test_an_event_of_a_status_alone_wakes_nobody() -> None:
+    watch = Watch()
+    assert watch.event("ADDED", resourceVersion="1")
+    assert not watch.event("MODIFIED", resourceVersion="2")
+    assert not watch.event("MODIFIED", resourceVersion="3", managedFields=[{"subresource": "status"}])
+    assert watch.event("MODIFIED", name="other", resourceVersion="4")  # each is known by itself
+    assert not watch.event("MODIFIED", resourceVersion="5")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uid": "v"},
+        {"generation": 2},
+        {"deletionTimestamp": "x"},
+        {"finalizers": None},
+        {"finalizers": []},
+        {"finalizers": [FINALIZER, "more"]},
+    ],
+)
+def test_an_event_of_what_concerns_us_wakes_once(change: Json) -> None:
+    watch = Watch()
+    watch.event("ADDED")
+    assert watch.event("MODIFIED", **change)
+    assert not watch.event("MODIFIED", **change)
+    assert watch.event("MODIFIED")  # and back
+
+
+def test_every_event_of_a_listing_wakes() -> None:
+    """A watch that was interrupted may have missed anything."""
+    watch = Watch()
+    assert watch.event(None)
+    assert watch.event(None)
+    assert not watch.event("MODIFIED")
+
+
+def test_the_end_of_a_mesh_wakes_and_is_the_end_of_what_is_known_of_it() -> None:
+    """The API server shows what it deletes as it was last: nothing that concerns us need have changed."""
+    watch = Watch()
+    watch.event("ADDED")
+    assert watch.event("DELETED")
+    assert watch.event("ADDED")
 
 
 def test_kopf_leaves_no_trace_on_objects() -> None:

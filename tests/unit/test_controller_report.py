@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from meshes import NOW, TRUST, VERSION, istiod, mesh
+from meshes import NOW, TRUST, VERSION, injector, istiod, mesh
 from meshwright.api.conditions import REASONS
 from meshwright.api.meshinstall import MeshInstall, MeshStatus
 from meshwright.cluster.apply import Outcome
@@ -20,7 +21,7 @@ Json = dict[str, Any]
 
 THEN, WHEN = "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"
 LATER = NOW + dt.timedelta(hours=1)
-SEEN = Cluster("primary", kubernetes="v1.36.1", istiods=(istiod(),), proxies=3)
+SEEN = Cluster("primary", kubernetes="v1.36.1", istiods=(istiod(),), injectors=(injector(),), proxies=3)
 
 
 def attempt(subject: MeshInstall | None = None, **parts: Any) -> Attempt:
@@ -163,8 +164,47 @@ def test_a_known_trust_stays_when_this_attempt_did_not_come_to_it() -> None:
     known = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
     status = report.status_of(attempt(after(known), finding=Finding("RevisionConflict", "x")), now=LATER)
     assert status["clusters"][0]["trust"] == known["clusters"][0]["trust"]
-    assert not status["clusters"][0]["ready"]
-    assert status["clustersReady"] == "0/1"
+
+
+def seen(*, injects: bool = True, **parts: Any) -> Cluster:
+    """A cluster with an istiod that differs from a healthy one by `parts`."""
+    return replace(SEEN, istiods=(istiod(**parts),), injectors=(injector(trusted=injects),))
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize(
+    ("cluster", "ready"),
+    [
+        (SEEN, True),
+        (seen(available=1), False),
+        (seen(generation=2), False),
+        (seen(existing=3), False),
+        (seen(injects=False), False),
+        (seen(namespace="other"), False),
+        (seen(owner="other"), False),
+        (seen(owner=None), False),
+        (Cluster("primary"), False),
+    ],
+)
+def test_a_cluster_is_ready_when_its_control_plane_is_whatever_else_is_found(
+    reason: str,
+    cluster: Cluster,
+    ready: bool,  # noqa: FBT001
+) -> None:
+    finding = None if reason == "Installed" else Finding(reason, "words")
+    status = report.status_of(attempt(clusters=(cluster,), finding=finding), now=NOW)
+    assert status["clusters"][0]["ready"] is ready
+    assert status["clustersReady"] == f"{int(ready)}/1"
+
+
+@pytest.mark.parametrize(("size", "replicas"), [("Small", 2), ("Large", 5)])
+def test_a_cluster_is_ready_with_as_many_replicas_as_its_size_wants(size: str, replicas: int) -> None:
+    for count in (2, 5):
+        subject = mesh(controlPlane={"size": size})
+        status = report.status_of(
+            attempt(subject, clusters=(seen(replicas=count, existing=count, updated=count, available=count),)), now=NOW
+        )
+        assert status["clusters"][0]["ready"] is (count == replicas)
 
 
 def test_a_mesh_that_was_never_read_has_no_cluster_that_is_ready() -> None:
@@ -177,9 +217,11 @@ def test_several_clusters_are_summed_up() -> None:
     status = report.status_of(
         attempt(clusters=(SEEN, west), outcomes={"primary": Outcome(), "west": Outcome()}), now=NOW
     )
-    assert (status["clustersReady"], status["proxies"]) == ("2/2", 7)
+    assert (status["clustersReady"], status["proxies"]) == ("1/2", 7)
     assert [each["name"] for each in status["clusters"]] == ["primary", "west"]
     assert status["clusters"][1]["controlPlane"] == {"replicas": 0, "readyReplicas": 0}
+    both = (SEEN, replace(SEEN, name="west"))
+    assert report.status_of(attempt(clusters=both), now=NOW)["clustersReady"] == "2/2"
 
 
 def test_a_plan_is_told_in_the_mode_plan_alone() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import datetime as dt
 import traceback
 from collections.abc import Callable, Coroutine
@@ -56,7 +57,7 @@ def test_both_are_made_once() -> None:
     trust = run(ensure(store))
     assert trust is not None
     assert store.writes == [("create", ROOT), ("create", SIGNING)]
-    assert store.namespaces == ["istio-system"]
+    assert store.namespaces == {"istio-system": {LABEL_MANAGED_BY: "meshwright", LABEL_MESH: "demo"}}
     assert rests_on_root(store)
     assert (trust.root_expires, trust.intermediate_expires) == (NOW + ROOT_LIFE, NOW + INTERMEDIATE_LIFE)
 
@@ -129,6 +130,41 @@ def test_at_half_life_it_is_renewed_under_the_same_root(store: MemorySecrets) ->
     assert after.intermediate_expires == later + INTERMEDIATE_LIFE
     assert rests_on_root(store)
     assert run(ensure(store, now=later)) == after
+
+
+HALF_LIFE = NOW + dt.timedelta(days=183)
+
+
+def test_a_renewal_leaves_what_others_put_beside_it(store: MemorySecrets) -> None:
+    other = Authority.root(mesh_id="other", trust_domain="other", now=NOW)
+    before = store.secrets[SIGNING]
+    bundle = before.files["root-cert.pem"] + other.certificate_pem
+    store.put(replace(
+        before,
+        labels={**before.labels, "team": "mesh"},
+        annotations={**before.annotations, "note": "do not touch"},
+        files={**before.files, "root-cert.pem": bundle, "ca-crl.pem": b"a list"},
+    ))  # fmt: skip
+    trust = run(ensure(store, now=HALF_LIFE))
+    after = store.secrets[SIGNING]
+    assert store.writes == [("update", SIGNING)]
+    assert (after.files["root-cert.pem"], after.files["ca-crl.pem"]) == (bundle, b"a list")
+    assert after.labels == {**before.labels, "team": "mesh"}
+    assert after.annotations == {**before.annotations, "note": "do not touch"}
+    for name in ("ca-cert.pem", "ca-key.pem", "cert-chain.pem"):
+        assert after.files[name] != before.files[name]
+    chain = x509.load_pem_x509_certificates(after.files["cert-chain.pem"])
+    (root,) = x509.load_pem_x509_certificates(store.secrets[ROOT].files["root-cert.pem"])
+    assert chain == [*x509.load_pem_x509_certificates(after.files["ca-cert.pem"]), root]
+    chain[0].verify_directly_issued_by(root)
+    assert run(ensure(store, now=HALF_LIFE)) == trust
+
+
+def test_a_namespace_is_not_asked_for_when_the_intermediate_is_there(store: MemorySecrets) -> None:
+    store.namespaces.clear()
+    run(ensure(store))
+    run(ensure(store, now=HALF_LIFE))
+    assert store.namespaces == {}
 
 
 def test_a_renewal_is_written_against_the_version_that_was_read(store: MemorySecrets) -> None:
@@ -329,7 +365,7 @@ def test_a_foreign_cacerts_stops_a_new_root_from_being_made() -> None:
 def test_a_plan_writes_nothing(store: MemorySecrets) -> None:
     empty = MemorySecrets()
     assert run(ensure(empty, write=False)) is None
-    assert (empty.writes, empty.namespaces, empty.secrets) == ([], [], {})
+    assert (empty.writes, empty.namespaces, empty.secrets) == ([], {}, {})
 
     assert run(ensure(store, write=False)) == run(ensure(store))
     assert run(ensure(store, now=NOW + dt.timedelta(days=300), write=False)) == run(ensure(store))
@@ -376,20 +412,53 @@ class Recorder(Client):
         self.asked.append((f"replace {kind.plural}", manifest, field_manager))
 
 
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
 def test_a_secret_survives_the_wire() -> None:
-    secret = Secret("n", "s", {"l": "1"}, {"a": "2"}, {"f": b"\x00\xff"}, resource_version="7")
+    secret = Secret("n", "s", {"l": "1"}, {"a": "2"}, {"f": b"\x00\xff"})
     client = Recorder({})
-    run(KubernetesSecrets(client).update(secret))
-    run(KubernetesSecrets(client).create(replace(secret, resource_version="")))
-    (update, written, manager), (create, fresh, _) = client.asked
-    assert (update, create, manager) == ("replace secrets", "create secrets", "meshwright-trust")
-    assert written["type"] == "Opaque"
-    assert written["data"] == {"f": base64.b64encode(b"\x00\xff").decode()}
-    assert written["metadata"]["resourceVersion"] == "7"
+    run(KubernetesSecrets(client).create(secret))
+    ((create, fresh, manager),) = client.asked
+    assert (create, manager) == ("create secrets", "meshwright-trust")
+    assert fresh["type"] == "Opaque"
+    assert fresh["data"] == {"f": text(b"\x00\xff")}
     assert "resourceVersion" not in fresh["metadata"]
-    client.answers["secrets/n/s"] = written
-    assert run(KubernetesSecrets(client).read("n", "s")) == secret
+    client.answers["secrets/n/s"] = {**fresh, "metadata": {**fresh["metadata"], "resourceVersion": "7"}}
+    assert run(KubernetesSecrets(client).read("n", "s")) == replace(secret, resource_version="7")
     assert run(KubernetesSecrets(client).read("n", "other")) is None
+
+
+STORED: dict[str, Any] = {
+    "apiVersion": "v1", "kind": "Secret", "type": "example.com/keys",
+    "metadata": {
+        "namespace": "n", "name": "s", "uid": "u", "resourceVersion": "7", "labels": {"l": "1", "team": "mesh"},
+        "annotations": {"a": "2"}, "finalizers": ["example.com/keep"], "ownerReferences": [{"name": "o"}],
+    },
+    "data": {"f": text(b"old"), "ca-crl.pem": text(b"a list")},
+}  # fmt: skip
+
+
+def test_an_update_writes_its_files_and_nothing_else() -> None:
+    client = Recorder({"secrets/n/s": copy.deepcopy(STORED)})
+    run(KubernetesSecrets(client).update(Secret("n", "s", {}, {"a": "x"}, {"f": b"new", "g": b"too"}, "7")))
+    data = {"f": text(b"new"), "ca-crl.pem": text(b"a list"), "g": text(b"too")}
+    assert client.asked == [("replace secrets", {**STORED, "data": data}, "meshwright-trust")]
+
+
+@pytest.mark.parametrize("stored", [None, {**STORED, "metadata": {**STORED["metadata"], "resourceVersion": "8"}}])
+def test_an_update_of_what_was_changed_or_is_gone_is_a_conflict(stored: Any) -> None:
+    client = Recorder({"secrets/n/s": stored})
+    with pytest.raises(Conflict, match="Secret n/s was changed by somebody else"):
+        run(KubernetesSecrets(client).update(Secret("n", "s", {}, {}, {"f": b"new"}, "7")))
+    assert client.asked == []
+
+
+def test_an_update_fills_a_secret_without_data() -> None:
+    client = Recorder({"secrets/n/s": {"metadata": {"name": "s", "namespace": "n", "resourceVersion": "7"}}})
+    run(KubernetesSecrets(client).update(Secret("n", "s", {}, {}, {"f": b"new"}, "7")))
+    assert client.asked[0][1]["data"] == {"f": text(b"new")}
 
 
 def test_a_secret_without_labels_or_data_is_read() -> None:
@@ -400,5 +469,6 @@ def test_a_secret_without_labels_or_data_is_read() -> None:
 @pytest.mark.parametrize(("name", "asked"), [("there", 0), ("missing", 1), ("taken", 1)])
 def test_a_namespace_is_made_when_it_is_missing(name: str, asked: int) -> None:
     client = Recorder({"namespaces//there": {"metadata": {"name": "there"}}})
-    run(KubernetesSecrets(client).ensure_namespace(name))
-    assert len(client.asked) == asked
+    run(KubernetesSecrets(client).ensure_namespace(name, labels={"l": "1"}))
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"l": "1"}}}
+    assert client.asked == [("create namespaces", manifest, "meshwright-trust")] * asked

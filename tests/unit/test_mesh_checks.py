@@ -25,8 +25,12 @@ def with_cluster(**parts: Any) -> Observed:
     return observed(clusters=(cluster(**parts),))
 
 
-def with_neighbour(name: str, revision: str, created: str) -> Observed:
-    return observed(neighbours=(Neighbour(name, revision, created),))
+def with_neighbour(
+    name: str, revision: str, created: str, *, installed: bool = False, running: str | None = None
+) -> Observed:
+    """The mesh itself is installed when something is `running`."""
+    subject = mesh(status=MeshStatus(version=running))
+    return observed(subject, neighbours=(Neighbour(name, revision, created, installed=installed),))
 
 
 def of(*, running: str | None = None, **spec: Any) -> Observed:
@@ -35,6 +39,14 @@ def of(*, running: str | None = None, **spec: Any) -> Observed:
 
 HEALTHY = {"istiods": (istiod(),), "injectors": (injector(),)}
 HELM: Json = {"owner": None, "managers": ("helm", "kubectl")}
+BEFORE, AFTER = "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z"
+
+
+def with_tag(tag: str, points_to: str, **spec: Any) -> Observed:
+    """With a revision tag as `istioctl tag set` makes it."""
+    theirs = injector(name=f"istio-revision-tag-{tag}", revision=points_to, tag=tag, owner=None, managers=("istioctl",))
+    return observed(mesh(**spec), clusters=(cluster(injectors=(theirs,)),))
+
 
 TABLE: list[tuple[str, Observed, str | None, str]] = [
     # case, snapshot, reason, a part of the message
@@ -49,13 +61,28 @@ TABLE: list[tuple[str, Observed, str | None, str]] = [
     ("no variable's name", of(controlPlane={"env": {"A-B": "x"}}), "InvalidSpec", "'A-B' is no name of an environment"),
     ("a computed key, spelled otherwise", of(meshConfig={"trust_domain": "a"}), "InvalidSpec", "meshConfig.trust_dom"),
     ("a computed key", of(meshConfig={"trustDomain": "a"}), "InvalidSpec", "spec.meshConfig.trustDomain: follows from"),
+    ("a default of ours in snake_case", of(meshConfig={"enable_prometheus_merge": False}), "InvalidSpec",
+     "spec.meshConfig.enable_prometheus_merge: remove it, and write enablePrometheusMerge instead"),
+    ("a map of ours in snake_case", of(meshConfig={"default_config": {"concurrency": 2}}), "InvalidSpec",
+     "spec.meshConfig.default_config: remove it, and write defaultConfig instead"),
+    ("a computed key in a map, in snake_case", of(meshConfig={"defaultConfig": {"mesh_id": "x"}}), "InvalidSpec",
+     "spec.meshConfig.defaultConfig.mesh_id: remove it, and write meshId instead"),
+    ("a key that is not ours, in snake_case", of(meshConfig={"access_log_file": "x"}), None, ""),
+    ("an installed mesh and an older twin that never was", with_neighbour("a", "default", BEFORE, running="1.31.4"),
+     None, ""),
+    ("a younger twin that is installed", with_neighbour("z", "default", AFTER, installed=True), "RevisionConflict",
+     "MeshInstall z has revision default already"),
+    ("two that are installed, the other older",
+     with_neighbour("z", "default", BEFORE, installed=True, running="1.31.4"), "RevisionConflict", "z has"),
+    ("two that are installed, the other younger",
+     with_neighbour("a", "default", AFTER, installed=True, running="1.31.4"), None, ""),
+    ("an installed neighbour of another revision", with_neighbour("a", "canary", BEFORE, installed=True), None, ""),
     ("an older twin", with_neighbour("other", "default", "2026-01-01T00:00:00Z"), "RevisionConflict", "other has"),
     ("a younger twin", with_neighbour("other", "default", "2026-03-01T00:00:00Z"), None, ""),
     ("a twin of the same second, before us by name", with_neighbour("a", "default", CREATED), "RevisionConflict", "a"),
     ("a twin of the same second, after us by name", with_neighbour("z", "default", CREATED), None, ""),
     ("a neighbour of another revision", with_neighbour("other", "canary", "2026-01-01T00:00:00Z"), None, ""),
     ("a namespace that goes", with_cluster(namespace_terminating=True), "NamespaceTerminating", "is being"),
-    ("a namespace that is there", with_cluster(namespace_exists=True), None, ""),
     ("an istiod of Helm's", with_cluster(istiods=(istiod(**HELM),)), "ForeignControlPlane", "by helm and kubectl"),
     ("an istiod of nobody's", with_cluster(istiods=(istiod(owner=None, managers=()),)), "ForeignControlPlane", "body"),
     ("a foreign istiod of another revision in our namespace",
@@ -71,6 +98,12 @@ TABLE: list[tuple[str, Observed, str | None, str]] = [
     ("another mesh's injector of our revision",
      with_cluster(injectors=(injector(owner="other"),)), "ForeignControlPlane", "two would inject"),
     ("a foreign injector of another revision", with_cluster(injectors=(injector(revision="x", **HELM),)), None, ""),
+    ("a tag of another name that points to our revision", with_tag("prod", "default"), None, ""),
+    ("a tag that is named like our revision", with_tag("canary", "x", revision="canary"), "ForeignControlPlane",
+     "istio-revision-tag-canary injects canary already, installed by istioctl"),
+    ("the tag default, which points elsewhere", with_tag("default", "x"), "ForeignControlPlane", "injects default"),
+    ("the tag default, which points to us", with_tag("default", "default"), "ForeignControlPlane", "injects default"),
+    ("the tag default for us, who are canary", with_tag("default", "canary", revision="canary"), None, ""),
     ("trouble in the second cluster",
      observed(clusters=(cluster(), Cluster("west", namespace_terminating=True))), "NamespaceTerminating", "is being"),
 ]  # fmt: skip

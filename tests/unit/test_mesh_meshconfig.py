@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshes import mesh
-from meshwright.mesh.meshconfig import computed_keys, merge, mesh_config
+from meshwright.mesh.meshconfig import computed_keys, merge, mesh_config, misspelt_keys
 
 Json = dict[str, Any]
 
@@ -80,8 +80,33 @@ def test_merge(below: Json, above: Json, merged: Json) -> None:
         ({"defaultConfig": {"discoveryAddress": "x"}}, ["spec.meshConfig.defaultConfig.discoveryAddress"]),
         ({"defaultConfig": "text"}, ["spec.meshConfig.defaultConfig"]),
         ({"defaultConfig": {"trustDomain": "not this one"}}, []),
+        ({"trust_domain": "x", "default_config": {"meshId": "x"}}, []),  # for misspelt_keys to say
         ({"trustDomain": 1, "rootNamespace": 2}, ["spec.meshConfig.trustDomain", "spec.meshConfig.rootNamespace"]),
     ],
 )
 def test_what_is_computed_cannot_be_set(given: Json, refused: list[str]) -> None:
     assert computed_keys(mesh(meshConfig=given).spec) == refused
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, []),
+        ({"trustDomain": "x", "defaultConfig": {"meshId": "x"}, "enablePrometheusMerge": False}, []),
+        ({"access_log_file": "x", "defaultConfig": {"proxy_metadata": {"mesh_id": "x"}}}, []),  # none of ours
+        ({"other": {"trust_domain": "x"}}, []),
+        ({"mesh_id": "x"}, []),  # ours is in defaultConfig
+        ({"enable_prometheus_merge": True}, [("enable_prometheus_merge", "enablePrometheusMerge")]),
+        ({"default_providers": {"tracing": []}}, [("default_providers", "defaultProviders")]),
+        ({"root_namespace": None}, [("root_namespace", "rootNamespace")]),
+        ({"default_config": {"mesh_id": "x"}}, [("default_config", "defaultConfig")]),
+        ({"default_config": "text", "defaultConfig": "text"}, [("default_config", "defaultConfig")]),
+        ({"defaultConfig": {"mesh_id": "x"}}, [("defaultConfig.mesh_id", "meshId")]),
+        (
+            {"trust_domain": "x", "defaultConfig": {"discovery_address": "x", "meshId": "y"}},
+            [("trust_domain", "trustDomain"), ("defaultConfig.discovery_address", "discoveryAddress")],
+        ),
+    ],
+)
+def test_a_key_of_ours_has_one_spelling(given: Json, found: list[tuple[str, str]]) -> None:
+    assert misspelt_keys(mesh(meshConfig=given).spec) == [(f"spec.meshConfig.{path}", ours) for path, ours in found]

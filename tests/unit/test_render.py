@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from meshwright.api.errors import TemplateError
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, ANNOTATION_MESH_ID, LABEL_MANAGED_BY, LABEL_MESH
 from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
 from meshwright.controller.chassis import WATCHED
-from meshwright.mesh.objects import Key, Manifest, Rendered, at_once, crds_established, deployments_available
+from meshwright.mesh.objects import Key, Manifest, Rendered, at_once, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 from meshwright.render.objects import NOT_MADE_YET, render
@@ -71,7 +72,7 @@ def test_waves_in_the_order_in_which_each_needs_the_one_before() -> None:
 
 def test_what_a_wave_waits_for() -> None:
     waits = {wave.name: wave.after for wave in waves()}
-    assert waits.pop("webhooks") is deployments_available  # earlier, they would refuse everybody's pods
+    assert waits.pop("webhooks") is deployments_serve  # earlier, they would refuse everybody's pods
     assert waits.pop("policy") is crds_established
     assert set(waits.values()) == {at_once}
 
@@ -100,12 +101,21 @@ def test_no_object_comes_twice(objects: list[Rendered]) -> None:
 # What is on every object
 
 
-def test_every_object_carries_our_labels(objects: list[Rendered]) -> None:
+def test_every_object_but_the_namespace_carries_our_labels(objects: list[Rendered]) -> None:
     for each in objects:
+        if each.key.kind == "Namespace":
+            continue
         metadata = each.manifest["metadata"]
         assert metadata["labels"][LABEL_MANAGED_BY] == "meshwright", each.key
         assert metadata["labels"][LABEL_MESH] == "demo", each.key
         assert metadata["annotations"][ANNOTATION_MESH_ID] == "cluster.local", each.key
+
+
+@pytest.mark.parametrize(("spec", "name"), [({}, "istio-system"), (CANARY, "mesh")])
+def test_the_namespace_may_be_anybodys_and_is_not_marked(spec: Json, name: str) -> None:
+    assert one(rendered(**spec), "Namespace") == {
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+    }  # fmt: skip
 
 
 def test_istios_kinds_are_shared_by_all_meshes_and_say_their_version() -> None:
@@ -448,8 +458,10 @@ def test_the_same_intents_give_the_same_bytes(spec: Json) -> None:
 
 def test_rendering_twice_gives_objects_that_share_nothing() -> None:
     first, second = rendered(), rendered()
-    first[0].manifest["metadata"]["labels"]["changed"] = "yes"
-    assert "changed" not in second[0].manifest["metadata"]["labels"]
+    before = [copy.deepcopy(each.manifest) for each in second]
+    for each in first:
+        each.manifest["metadata"].setdefault("labels", {})["changed"] = "yes"
+    assert [each.manifest for each in second] == before
 
 
 @pytest.mark.parametrize(

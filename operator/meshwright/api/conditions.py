@@ -69,7 +69,7 @@ REASONS: dict[str, Reason] = {
             "False",
             stalled=False,
             means="The MeshInstall is being deleted and its objects are removed in order.",
-            next_step="Wait; the message names what is left.",
+            next_step="Wait; if something is in the way, the message names it.",
         ),
         Reason(
             "InvalidSpec",

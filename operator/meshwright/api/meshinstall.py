@@ -31,7 +31,7 @@ ANNOTATION_ISTIO_API = f"{GROUP}/istio-api"
 FINALIZER = f"{GROUP}/mesh"
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-DNS_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+DNS_NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
 MESH_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
@@ -141,7 +141,7 @@ def immutable(field: str) -> tuple[str, str]:
         f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
         (
             f"{field} is immutable, because workloads carry it in their identity or labels:"
-            " delete the MeshInstall and create another one to change it"
+            " delete the MeshInstall and create another one, of another name, to change it"
         ),
     )
 

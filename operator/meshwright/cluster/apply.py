@@ -11,7 +11,8 @@ from meshwright.api.errors import ForeignObject, NotFound
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MESH
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.kinds import CRD, NAMESPACE, kind_of
-from meshwright.mesh.objects import Key, Rendered, Wave
+from meshwright.cluster.together import together
+from meshwright.mesh.objects import Key, Live, Rendered, Wave, crds_established
 
 MANAGER = "meshwright"
 BIRTH_MANAGER = "meshwright-birth"  # owns what is set once and belongs to somebody else afterwards
@@ -48,42 +49,64 @@ class Applier:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._applied: dict[Key, tuple[str, str]] = {}  # digest and incarnation of the last apply
+        # Of each mesh, the digest and incarnation of the last apply of an object.
+        self._applied: dict[str, dict[Key, tuple[str, str]]] = {}
+        self._established: dict[Key, Manifest] = {}  # CRDs that were seen established, without their large schemas
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def apply(self, waves: Iterable[Wave], *, mesh: str, dry_run: bool) -> Outcome:
-        """Raises ForeignObject, before anything is written, when an object in our place is not this mesh's."""
-        waves = tuple(waves)
-        live = await self._read(waves)
+    async def survey(self, waves: Iterable[Wave], *, mesh: str) -> Live:
+        """What is there in our places. Raises ForeignObject when something is not this mesh's; writes nothing."""
+        keys = [rendered.key for wave in waves for rendered in wave.objects]
+        applied = self._applied.get(mesh, {})
+        found = await together(*(self._get(key, whole=key not in applied) for key in keys))
+        live = {key: manifest for key, manifest in zip(keys, found, strict=True) if manifest}
         refuse_foreign(live, mesh)
+        return live
+
+    async def apply(self, waves: Iterable[Wave], live: Live, *, mesh: str, dry_run: bool) -> Outcome:
+        """Brings what is `live` to what is rendered.
+
+        A wave's condition holds back the birth of its objects only: those that are there are kept as declared, also
+        while istiod is down.
+        """
         outcome = Outcome()
         applied: dict[Key, Manifest] = {}
         for wave in waves:
+            due = wave.objects
             if not dry_run and (waiting := wave.after(applied)):
-                outcome.waiting = waiting
-                break
-            results = await asyncio.gather(
-                *(self._apply_one(each, live.get(each.key), dry_run=dry_run) for each in wave.objects)
+                outcome.waiting = outcome.waiting or waiting
+                due = tuple(rendered for rendered in wave.objects if rendered.key in live)
+            results = await together(
+                *(self._apply_one(each, live.get(each.key), mesh=mesh, dry_run=dry_run) for each in due)
             )
             # In the order of the wave, not of the answers: a plan that says the same must read the same.
-            for rendered, (verb, result) in zip(wave.objects, results, strict=True):
+            for rendered, (verb, result) in zip(due, results, strict=True):
                 outcome.add(verb, rendered.key)
                 applied[rendered.key] = result
         return outcome
 
-    async def _read(self, waves: Iterable[Wave]) -> dict[Key, Manifest]:
-        keys = [rendered.key for wave in waves for rendered in wave.objects]
-        found = await asyncio.gather(*(self._get(key) for key in keys))
-        return {key: manifest for key, manifest in zip(keys, found, strict=True) if manifest}
+    def forget(self, mesh: str) -> None:
+        self._applied.pop(mesh, None)
 
-    async def _get(self, key: Key) -> Manifest | None:
+    async def _get(self, key: Key, *, whole: bool) -> Manifest | None:
+        """The object; unless `whole` is asked for, an established CRD that did not change comes without its spec."""
         async with self._slots:
-            return await self._client.get(kind_of(key.api_version, key.kind), key.name, key.namespace)
+            kind = kind_of(key.api_version, key.kind)
+            if not whole and (known := self._established.get(key)):
+                head = await self._client.get(kind, key.name, key.namespace, metadata_only=True)
+                if head and _incarnation(known) == _incarnation({**known, "metadata": head["metadata"]}):
+                    return {**known, "metadata": head["metadata"]}
+            manifest = await self._client.get(kind, key.name, key.namespace)
+            if manifest and key.kind == CRD.kind and crds_established({key: manifest}) is None:
+                self._established[key] = {name: value for name, value in manifest.items() if name != "spec"}
+            return manifest
 
-    async def _apply_one(self, rendered: Rendered, live: Manifest | None, *, dry_run: bool) -> tuple[str, Manifest]:
+    async def _apply_one(
+        self, rendered: Rendered, live: Manifest | None, *, mesh: str, dry_run: bool
+    ) -> tuple[str, Manifest]:
         """What was done (create, change or keep), and the object after it."""
-        key = rendered.key
-        if live and (_is_foreign_crd(live) or self._in_sync(rendered, live)):
+        key, done = rendered.key, self._applied.setdefault(mesh, {})
+        if live and (_is_foreign_crd(live) or done.get(key) == (rendered.digest, _incarnation(live))):
             return "keep", live
         kind = kind_of(key.api_version, key.kind)
         async with self._slots:
@@ -98,11 +121,8 @@ class Applier:
                         raise
                     result = rendered.manifest  # its namespace or kind would be created by an earlier wave
         if not dry_run:
-            self._applied[key] = rendered.digest, _incarnation(result)
+            done[key] = rendered.digest, _incarnation(result)
         return "create" if live is None else "change" if differ(live, result) else "keep", result
-
-    def _in_sync(self, rendered: Rendered, live: Manifest) -> bool:
-        return self._applied.get(rendered.key) == (rendered.digest, _incarnation(live))
 
 
 def refuse_foreign(live: Mapping[Key, Manifest], mesh: str) -> None:

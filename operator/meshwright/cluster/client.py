@@ -70,7 +70,7 @@ class Client:
     async def list(
         self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
     ) -> list[Manifest]:
-        """All objects (from the API server's cache: recent, not necessarily the newest); none when it is not served."""
+        """All objects; none when their kind is not served."""
         items: list[Manifest] = []
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from typing import Any
 
 from meshwright.api.meshinstall import LABEL_MESH, MeshInstall, MeshSpec
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL, MUTATING_WEBHOOK, NAMESPACE, POD
+from meshwright.cluster.together import together
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
 
 REVISION = "istio.io/rev"
+TAG = "istio.io/tag"
 # Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext.
 SIDECAR = "security.istio.io/tlsMode=istio"
 USUAL_START = 20.0  # seconds after which an istiod that runs should be ready
@@ -22,7 +23,7 @@ WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
 async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Observed:
     """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse."""
     mesh = MeshInstall.parse(manifest)
-    neighbours, cluster = await asyncio.gather(
+    neighbours, cluster = await together(
         client.list(MESH_INSTALL), gather_cluster(client, mesh.spec, name=mesh.spec.cluster_name, now=now)
     )
     return Observed(
@@ -37,7 +38,7 @@ async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Obs
 async def gather_cluster(client: Client, spec: MeshSpec, *, name: str, now: dt.datetime) -> Cluster:
     names = Names(spec.namespace, spec.revision)
     own_pods = ",".join(f"{key}={value}" for key, value in names.selector.items())
-    version, namespace, istiods, injectors, pods, proxies = await asyncio.gather(
+    version, namespace, istiods, injectors, pods, proxies = await together(
         client.version(),
         client.get(NAMESPACE, spec.namespace),
         client.list(DEPLOYMENT, labels="app=istiod"),
@@ -48,7 +49,6 @@ async def gather_cluster(client: Client, spec: MeshSpec, *, name: str, now: dt.d
     return Cluster(
         name=name,
         kubernetes=version,
-        namespace_exists=namespace is not None,
         namespace_terminating=namespace is not None and "deletionTimestamp" in namespace["metadata"],
         istiods=tuple(_istiod(each) for each in istiods),
         injectors=tuple(_injector(each) for each in injectors),
@@ -60,7 +60,12 @@ async def gather_cluster(client: Client, spec: MeshSpec, *, name: str, now: dt.d
 def _neighbour(manifest: Manifest) -> Neighbour:
     spec = manifest.get("spec") or {}
     metadata = manifest["metadata"]
-    return Neighbour(metadata["name"], spec.get("revision", "default"), metadata.get("creationTimestamp", ""))
+    return Neighbour(
+        name=metadata["name"],
+        revision=spec.get("revision", "default"),
+        installed=bool((manifest.get("status") or {}).get("version")),
+        created=metadata.get("creationTimestamp", ""),
+    )
 
 
 def _label(manifest: Manifest, name: str) -> str | None:
@@ -99,6 +104,7 @@ def _injector(manifest: Manifest) -> Injector:
     return Injector(
         name=manifest["metadata"]["name"],
         revision=_label(manifest, REVISION) or "default",
+        tag=_label(manifest, TAG),
         owner=_label(manifest, LABEL_MESH),
         managers=_managers(manifest),
         trusted=bool(webhooks) and all(each["clientConfig"].get("caBundle") for each in webhooks),

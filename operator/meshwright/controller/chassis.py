@@ -48,9 +48,18 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
             return kopf.login_with_service_account(**kwargs)
         return kopf.login_via_client(**kwargs)
 
+    seen: dict[str, tuple[Any, ...]] = {}
+
     @kopf.on.event(MESH_INSTALL.group, "v1alpha1", MESH_INSTALL.plural, registry=handlers)
-    async def mesh_changed(name: str, **_: Any) -> None:
-        wake(name)
+    async def mesh_changed(name: str, meta: kopf.Meta, type: str | None, **_: Any) -> None:  # noqa: A002
+        # Our own status writes come back as events: waking for them would turn each failure into a hot loop.
+        concerns = (meta.get("uid"), meta.get("generation"), meta.get("deletionTimestamp"), meta.get("finalizers"))
+        if type in (None, "DELETED") or seen.get(name) != concerns:
+            wake(name)
+        if type == "DELETED":
+            seen.pop(name, None)
+        else:
+            seen[name] = concerns
 
     async def child_changed(labels: kopf.Labels, **_: Any) -> None:
         if mesh := labels.get(LABEL_MESH):

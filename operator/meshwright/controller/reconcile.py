@@ -35,16 +35,20 @@ log = structlog.get_logger()
 
 STATUS_MANAGER = "meshwright-status"
 RESYNC = 15.0  # seconds between looks at a mesh that is as declared
-WATCH_PROGRESS = 3.0  # seconds between looks at one that is not: pods and caBundles are not watched
+WATCH_PROGRESS = 3.0  # seconds between looks at one that is not: pods are not watched
 BLOCKED = 30.0  # seconds between looks at what somebody else must change
 
 
 @dataclass(frozen=True)
 class Again:
-    """When a key is to be looked at again: in `after` seconds; `failed` lets it wait longer each time."""
+    """When a key is to be looked at again: in `after` seconds; `failed` lets it wait longer each time.
+
+    `error`: the look ended with one, whoever has to act now.
+    """
 
     after: float
     failed: bool = False
+    error: bool = False
 
 
 class Reconciler:
@@ -99,13 +103,15 @@ class Reconciler:
         if not plan:
             await self._hold(observed.mesh)
         for plane in desired.control_planes:
+            # Before anything is written: does it render, and are our places free?
+            live = await self._applier.survey(render(plane, trust=None), mesh=desired.mesh)
             trust = await ensure_trust(
                 plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now, write=not plan
             )
             if trust:
                 attempt.trusts[plane.cluster] = trust
             waves = render(plane, trust)
-            attempt.outcomes[plane.cluster] = await self._applier.apply(waves, mesh=desired.mesh, dry_run=plan)
+            attempt.outcomes[plane.cluster] = await self._applier.apply(waves, live, mesh=desired.mesh, dry_run=plan)
         attempt.finding = _planned(attempt) if plan else _progress(observed, desired, attempt)
 
     async def _hold(self, mesh: MeshInstall) -> None:
@@ -135,6 +141,7 @@ class Reconciler:
             }
         }
         await self._client.merge(MESH_INSTALL, name, patch)
+        self._applier.forget(name)
         log.info("mesh removed", mesh=name)
         return None
 
@@ -188,7 +195,7 @@ def _again_after(error: MeshwrightError) -> Again:
         case TransientError():
             return Again(getattr(error, "retry_after", None) or 0.0, failed=True)
         case ExternalError() | FinalError():
-            return Again(BLOCKED)
+            return Again(BLOCKED, error=True)
     return Again(0.0, failed=True)
 
 

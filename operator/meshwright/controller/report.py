@@ -22,9 +22,10 @@ from meshwright.api.meshinstall import (
 )
 from meshwright.cluster.apply import Outcome
 from meshwright.mesh.checks import Finding
-from meshwright.mesh.health import own_istiod
+from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster
+from meshwright.mesh.sizing import ROWS
 from meshwright.mesh.trust import Trust
 
 NAMED_PLAN = 20
@@ -40,7 +41,6 @@ class Attempt:
     clusters: tuple[Cluster, ...] = ()
     trusts: dict[str, Trust] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    applied: bool = False  # every wave of every cluster
     finding: Finding | None = None  # why Ready is not True
 
 
@@ -97,12 +97,14 @@ def timestamp(moment: dt.datetime) -> str:
 
 def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
     spec = attempt.mesh.spec
-    istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
+    names = Names(spec.namespace, spec.revision)
+    istiod = own_istiod(cluster, names)
     trust = attempt.trusts.get(cluster.name)
+    ours = istiod is not None and istiod.owner == attempt.mesh.name  # another's, in our place, is not this mesh's
     before = next((each.trust for each in attempt.mesh.status.clusters if each.name == cluster.name), TrustStatus())
     return ClusterStatus(
         name=cluster.name,
-        ready=attempt.finding is None,
+        ready=ours and control_plane_finding(cluster, names, ROWS[spec.control_plane.size].replicas) is None,
         kubernetes_version=cluster.kubernetes or None,
         control_plane=ControlPlaneStatus(
             replicas=istiod.replicas if istiod else 0, ready_replicas=istiod.available if istiod else 0

@@ -31,6 +31,7 @@ class Operator:
         self.queue = Queue()
         self.metrics = Metrics(version=version)
         self._watchdog = Watchdog(limit=STUCK)
+        self.metrics.queue_depth.set_function(lambda: len(self.queue))
         self._waiting: str | None = "starting"
         self._first = True
         self._server = Server(self.metrics, port=port, healthy=self._watchdog, ready=lambda: self._waiting)
@@ -81,7 +82,6 @@ class Operator:
             finally:
                 self._watchdog.end(name)
                 self.queue.done(name)
-                self.metrics.queue_depth.set(len(self.queue))
                 self.metrics.reconcile_seconds.observe(time.monotonic() - started)
                 if self._first:
                     self._first = False
@@ -106,4 +106,4 @@ class Operator:
         else:
             self.queue.forget_failures(name)
             self.queue.add_after(name, again.after)
-            self.metrics.reconciles.labels("ok").inc()
+            self.metrics.reconciles.labels("error" if again.error else "ok").inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from meshwright.api.errors import Conflict
 from meshwright.cluster.client import Client, Manifest
@@ -36,10 +37,14 @@ class KubernetesSecrets:
         await self._client.create(SECRET, _manifest(secret), field_manager=MANAGER)
 
     async def update(self, secret: Secret) -> None:
-        await self._client.replace(SECRET, _manifest(secret), field_manager=MANAGER)
+        stored = await self._client.get(SECRET, secret.name, secret.namespace)
+        if stored is None or stored["metadata"]["resourceVersion"] != secret.resource_version:
+            raise Conflict(f"{secret} was changed by somebody else")
+        stored["data"] = {**(stored.get("data") or {}), **_encoded(secret)}
+        await self._client.replace(SECRET, stored, field_manager=MANAGER)
 
-    async def ensure_namespace(self, name: str) -> None:
-        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    async def ensure_namespace(self, name: str, *, labels: Mapping[str, str]) -> None:
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}
         if await self._client.get(NAMESPACE, name) is not None:
             return
         try:
@@ -58,7 +63,10 @@ def _manifest(secret: Secret) -> Manifest:
             "name": secret.name,
             "labels": dict(secret.labels),
             "annotations": dict(secret.annotations),
-            **({"resourceVersion": secret.resource_version} if secret.resource_version else {}),
         },
-        "data": {file: base64.b64encode(content).decode() for file, content in secret.files.items()},
+        "data": _encoded(secret),
     }
+
+
+def _encoded(secret: Secret) -> dict[str, str]:
+    return {file: base64.b64encode(content).decode() for file, content in secret.files.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cryptography import x509
@@ -46,9 +46,13 @@ class SecretStore(Protocol):
         """Raises Conflict when it exists already."""
 
     async def update(self, secret: Secret) -> None:
-        """Raises Conflict when its resourceVersion is not the stored one."""
+        """Writes its files, and leaves all else of the stored Secret as it is.
 
-    async def ensure_namespace(self, name: str) -> None: ...
+        Raises Conflict when its resourceVersion is not the stored one.
+        """
+
+    async def ensure_namespace(self, name: str, *, labels: Mapping[str, str]) -> None:
+        """Makes it, with labels, if it is missing; one that is there is left alone."""
 
 
 async def ensure_trust(
@@ -90,13 +94,14 @@ async def _ensure(
         await store.create(_secret(operator_namespace, intent.root_secret, intent, files))
     if signing is None or signing.past_half_life(now):
         signing = root.intermediate(cluster=intent.cluster, trust_domain=intent.trust_domain, now=now)
-        version = signing_secret.resource_version if signing_secret else ""
-        fresh = _secret(intent.namespace, intent.signing_secret, intent, _signing_files(root, signing), version)
+        files = _signing_files(root, signing)
         if signing_secret is None:
-            await store.ensure_namespace(intent.namespace)
-            await store.create(fresh)
+            await store.ensure_namespace(intent.namespace, labels=_labels(intent))
+            await store.create(_secret(intent.namespace, intent.signing_secret, intent, files))
         else:
-            await store.update(fresh)
+            # The root bundle stays: others may have put further roots beside ours.
+            del files["root-cert.pem"]
+            await store.update(replace(signing_secret, files=files))
     return _trust(root, signing)
 
 
@@ -145,16 +150,17 @@ def _check_life(authority: Authority, now: dt.datetime, where: str) -> None:
         raise TrustError(f"{where}: its certificate expired on {authority.expires:%Y-%m-%d}: replace it")
 
 
-def _secret(
-    namespace: str, name: str, intent: TrustIntent, files: Mapping[str, bytes], resource_version: str = ""
-) -> Secret:
+def _labels(intent: TrustIntent) -> dict[str, str]:
+    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: intent.mesh}
+
+
+def _secret(namespace: str, name: str, intent: TrustIntent, files: Mapping[str, bytes]) -> Secret:
     return Secret(
         namespace=namespace,
         name=name,
-        labels={LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: intent.mesh},
+        labels=_labels(intent),
         annotations={ANNOTATION_MESH_ID: intent.mesh_id},
         files=files,
-        resource_version=resource_version,
     )
 
 

@@ -58,11 +58,20 @@ def no_computed_keys(observed: Observed) -> Finding | None:
     return Finding("InvalidSpec", f"{', '.join(found)}: follows from other fields of the MeshInstall, remove it here")
 
 
+def one_spelling(observed: Observed) -> Finding | None:
+    """Istio takes mesh_config keys in camelCase and in snake_case, and drops one of two that mean the same."""
+    found = meshconfig.misspelt_keys(observed.mesh.spec)
+    if not found:
+        return None
+    return Finding("InvalidSpec", "; ".join(f"{path}: remove it, and write {ours} instead" for path, ours in found))
+
+
 def revision_is_free(observed: Observed) -> Finding | None:
-    """Of several MeshInstalls with one revision the oldest has it: a newcomer never disturbs what runs."""
+    """Of several MeshInstalls with one revision the installed one has it: a newcomer never disturbs what runs."""
     mesh = observed.mesh
+    ours = (mesh.status.version is None, observed.created, mesh.name)
     for other in observed.neighbours:
-        if other.revision == mesh.spec.revision and (other.created, other.name) < (observed.created, mesh.name):
+        if other.revision == mesh.spec.revision and (not other.installed, other.created, other.name) < ours:
             return Finding(
                 "RevisionConflict",
                 f"MeshInstall {other.name} has revision {other.revision} already:"
@@ -95,12 +104,13 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
                     " it, or choose another namespace and revision",
                 )
         for injector in cluster.injectors:
-            if injector.revision == spec.revision and injector.owner != name:
+            # A tag that points to this revision is welcome; one that is named like it injects the same pods again.
+            if injector.injects == spec.revision and injector.owner != name:
                 return Finding(
                     "ForeignControlPlane",
-                    f"MutatingWebhookConfiguration {injector.name} injects revision {injector.revision} already,"
-                    f" installed by {' and '.join(injector.managers) or 'somebody else'}: two would inject every pod"
-                    " twice; remove it, or choose another revision",
+                    f"MutatingWebhookConfiguration {injector.name} injects {injector.injects} already, installed"
+                    f" by {' and '.join(injector.managers) or 'somebody else'}: two would inject every pod twice;"
+                    " remove it, or choose another revision",
                 )
     return None
 
@@ -110,6 +120,7 @@ CHECKS: tuple[Check, ...] = (
     consistent_resources,
     settable_env,
     no_computed_keys,
+    one_spelling,
     revision_is_free,  # before looking at what runs: a twin's istiod is not foreign, but not ours either
     namespace_stays,
     no_foreign_control_plane,

@@ -49,13 +49,29 @@ def _common(ours: dict[str, Any], theirs: Any) -> Iterator[str]:
     if not isinstance(theirs, dict):
         return
     for key, value in ours.items():
-        for spelling in (key, _snake(key)):  # protobuf's JSON takes both for the same field
-            if spelling not in theirs:
-                continue
-            if isinstance(value, dict) and isinstance(theirs[spelling], dict):
-                yield from (f"{spelling}.{rest}" for rest in _common(value, theirs[spelling]))
-            else:
-                yield spelling
+        if key not in theirs:
+            continue
+        if isinstance(value, dict) and isinstance(theirs[key], dict):
+            yield from (f"{key}.{rest}" for rest in _common(value, theirs[key]))
+        else:
+            yield key
+
+
+def misspelt_keys(spec: MeshSpec) -> list[tuple[str, str]]:
+    """Keys of the user's meshConfig that Istio reads as ours in another spelling, with ours: one of the two is lost."""
+    return [
+        (f"spec.meshConfig.{path}", ours) for path, ours in _misspelt(merge(DEFAULTS, computed(spec)), spec.mesh_config)
+    ]
+
+
+def _misspelt(ours: dict[str, Any], theirs: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(theirs, dict):
+        return
+    for key, value in ours.items():
+        if (spelling := _snake(key)) != key and spelling in theirs:
+            yield spelling, key
+        if isinstance(value, dict):
+            yield from ((f"{key}.{path}", name) for path, name in _misspelt(value, theirs.get(key)))
 
 
 def _snake(key: str) -> str:

@@ -54,7 +54,7 @@ def at_once(_live: Live) -> str | None:
 
 @dataclass(frozen=True)
 class Wave:
-    """Objects that are applied together, once `after` has nothing to wait for in what was applied before."""
+    """Objects that are applied together; they are born once `after` finds nothing to wait for in earlier waves."""
 
     name: str
     objects: tuple[Rendered, ...]
@@ -71,16 +71,9 @@ def crds_established(live: Live) -> str | None:
     return None
 
 
-def deployments_available(live: Live) -> str | None:
+def deployments_serve(live: Live) -> str | None:
+    """One replica is enough to answer; whether all are there is for the mesh's health to say."""
     for key, manifest in live.items():
-        if key.kind != "Deployment":
-            continue
-        status, wanted = manifest.get("status") or {}, manifest["spec"].get("replicas", 1)
-        if status.get("observedGeneration", 0) < manifest["metadata"].get("generation", 0):
-            return f"{key} to be rolled out"
-        counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
-        if counts[0] > wanted:  # the others are of an older template
-            return f"{key} ({min(counts)} of {wanted} new and ready, {counts[0]} exist)"
-        if counts != [wanted] * 3:
-            return f"{key} ({min(counts)} of {wanted} replicas new and ready)"
+        if key.kind == "Deployment" and not (manifest.get("status") or {}).get("availableReplicas"):
+            return f"{key} to have an available replica"
     return None

@@ -14,7 +14,8 @@ class Neighbour:
 
     name: str
     revision: str
-    created: str  # RFC 3339: of two with the same claim, the older one has it
+    created: str  # RFC 3339
+    installed: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,16 @@ class Injector:
     """A MutatingWebhookConfiguration for sidecar injection, whoever installed it."""
 
     name: str
-    revision: str
+    revision: str  # of the istiod that it calls
     owner: str | None
     managers: tuple[str, ...]
     trusted: bool  # istiod has written its CA bundle into every webhook
+    tag: str | None = None  # with a tag, it injects what asks for the tag, not for the revision
+
+    @property
+    def injects(self) -> str:
+        """The revision (or tag) that pods and namespaces ask for to be injected by it."""
+        return self.tag or self.revision
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,6 @@ class Cluster:
 
     name: str
     kubernetes: str = ""  # the API server's version
-    namespace_exists: bool = False
     namespace_terminating: bool = False
     istiods: tuple[Istiod, ...] = ()
     injectors: tuple[Injector, ...] = ()

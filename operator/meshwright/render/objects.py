@@ -18,7 +18,7 @@ from meshwright.api.meshinstall import (
     MTLS,
 )
 from meshwright.mesh.desired import ControlPlane
-from meshwright.mesh.objects import Manifest, Rendered, Wave, crds_established, deployments_available
+from meshwright.mesh.objects import Manifest, Rendered, Wave, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 
@@ -36,7 +36,8 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
 
     return (
         Wave("crds", _crds()),
-        Wave("namespace", component("namespace", "namespace/namespace.yaml.j2")),
+        # Not marked as ours: it may be there before the mesh, and stays after it.
+        Wave("namespace", tuple(Rendered(each) for each in templates.render("namespace/namespace.yaml.j2", **values))),
         Wave("identity", component("istiod", "istiod/identity.yaml.j2")),
         # A binding is refused while its role is missing: whoever binds must hold what the role holds.
         Wave("bindings", component("istiod", "istiod/bindings.yaml.j2")),
@@ -57,7 +58,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             "webhooks",
             (*component("webhooks", "webhooks/mutating.yaml.j2"),
              *_born(component("webhooks", "webhooks/validating.yaml.j2"), _ignore_failures)),
-            after=deployments_available,
+            after=deployments_serve,
         ),
         Wave(
             "policy",
