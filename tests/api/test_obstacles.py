@@ -363,7 +363,7 @@ async def test_an_object_in_our_place_leaves_nothing_of_ours_behind(op: Operator
     theirs = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": mesh.names.validating_webhook},
+        "metadata": {"name": mesh.names.validating_webhook, "labels": {"team": "theirs"}},
     }
     mesh.cluster.apply(theirs, manager="terraform")
     mesh.create()
