@@ -63,7 +63,13 @@ def one_spelling(observed: Observed) -> Finding | None:
     found = meshconfig.misspelt_keys(observed.mesh.spec)
     if not found:
         return None
-    return Finding("InvalidSpec", "; ".join(f"{path}: remove it, and write {ours} instead" for path, ours in found))
+    return Finding(
+        "InvalidSpec",
+        "; ".join(
+            f"{path} is another spelling of {ours}: remove it, and write {ours} if it may be set"
+            for path, ours in found
+        ),
+    )
 
 
 def revision_is_free(observed: Observed) -> Finding | None:
