@@ -309,6 +309,45 @@ def test_no_write_of_a_wave_outlives_it_and_the_first_failure_in_order_is_told(o
     assert [name for _, _, name in server.objects] == ["c"]
 
 
+class Slow(Server):
+    """A server that takes its time for `slow`, and refuses `bad` at once."""
+
+    async def apply(
+        self, kind: Any, manifest: Manifest, *, field_manager: str, dry_run: bool = False, subresource: str = ""
+    ) -> Manifest:
+        if manifest["metadata"]["name"] == "bad":
+            raise Rejected("bad is not valid")
+        if manifest["metadata"]["name"] == "slow":
+            await asyncio.sleep(0.01)
+        return await super().apply(kind, manifest, field_manager=field_manager)
+
+
+def names(server: Server) -> list[str]:
+    return [name for _, _, name in server.objects]
+
+
+def test_a_wave_apart_holds_nobody_up_but_those_with_a_condition() -> None:
+    server, seen = Slow(), list[list[str]]()
+
+    def look(live: Mapping[Key, Manifest]) -> None:
+        seen.append(sorted(key.name for key in live))
+
+    waves = wave(service("slow"), apart=True), wave(service("a")), wave(service("b"), after=look)
+    outcome = virtual_time.run(Applier(server).apply(waves, {}, mesh="demo", dry_run=False))
+    assert names(server) == ["a", "slow", "b"]
+    assert seen == [["a", "slow"]]
+    assert [line.split("/")[1] for line in outcome.objects] == ["slow", "a", "b"]  # told in the order of the waves
+
+
+@pytest.mark.parametrize("apart", ["bad", "slow"])
+def test_a_failure_beside_a_wave_apart_leaves_no_write_behind(apart: str) -> None:
+    server, other = Slow(), {"bad": "slow", "slow": "bad"}[apart]
+    waves = wave(service(apart), apart=True), wave(service(other)), wave(service("never"), after=lambda _: None)
+    with pytest.raises(Rejected, match="bad is not valid"):
+        virtual_time.run(Applier(server).apply(waves, {}, mesh="demo", dry_run=False))
+    assert names(server) == ["slow"]
+
+
 # Istio's CRDs are large: they are read whole when that may tell something new
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from meshwright.api.errors import ForeignObject, NotFound
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MESH
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.kinds import CRD, NAMESPACE, kind_of
 from meshwright.cluster.together import together
-from meshwright.mesh.objects import Key, Live, Rendered, Wave, crds_established
+from meshwright.mesh.objects import Key, Live, Rendered, Wave, at_once, crds_established
 
 MANAGER = "meshwright"
 BIRTH_MANAGER = "meshwright-birth"  # owns what is set once and belongs to somebody else afterwards
-AT_ONCE = 16  # requests in flight
+AT_ONCE = 32  # requests in flight: the CRDs, and what goes on beside them
 NAMED = 20  # changes that an outcome names
 # What a dry run changes although nothing would change.
 VOLATILE = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
@@ -69,21 +71,7 @@ class Applier:
         A wave's condition holds back the birth of its objects only: those that are there are kept as declared, also
         while istiod is down.
         """
-        outcome = Outcome()
-        applied: dict[Key, Manifest] = {}
-        for wave in waves:
-            due = wave.objects
-            if not dry_run and (waiting := wave.after(applied)):
-                outcome.waiting = outcome.waiting or waiting
-                due = tuple(rendered for rendered in wave.objects if rendered.key in live)
-            results = await together(
-                *(self._apply_one(each, live.get(each.key), mesh=mesh, dry_run=dry_run) for each in due)
-            )
-            # In the order of the wave, not of the answers: a plan that says the same must read the same.
-            for rendered, (verb, result) in zip(due, results, strict=True):
-                outcome.add(verb, rendered.key)
-                applied[rendered.key] = result
-        return outcome
+        return await _Pass(self._apply_one, live, mesh=mesh, dry_run=dry_run).run(tuple(waves))
 
     def forget(self, mesh: str) -> None:
         self._applied.pop(mesh, None)
@@ -123,6 +111,57 @@ class Applier:
         if not dry_run:
             done[key] = rendered.digest, _incarnation(result)
         return "create" if live is None else "change" if differ(live, result) else "keep", result
+
+
+ApplyOne = Callable[..., Coroutine[Any, Any, tuple[str, Manifest]]]
+
+
+class _Pass:
+    """One way through the waves."""
+
+    def __init__(self, apply_one: ApplyOne, live: Live, *, mesh: str, dry_run: bool) -> None:
+        self._apply_one = partial(apply_one, mesh=mesh, dry_run=dry_run)
+        self._live = live
+        self._conditions_count = not dry_run
+        self._applied: dict[Key, Manifest] = {}
+        self._verbs: dict[Key, str] = {}
+        self._waiting: str | None = None
+
+    async def run(self, waves: tuple[Wave, ...]) -> Outcome:
+        aside = asyncio.ensure_future(self._each(wave for wave in waves if wave.apart))
+        try:
+            for wave in waves:
+                if wave.after is not at_once:
+                    await aside  # the condition may be about it
+                if not wave.apart:
+                    await self._wave(wave)
+        finally:
+            await asyncio.wait([aside])  # no request outlives the pass
+        await aside
+        return self._outcome(waves)
+
+    async def _each(self, waves: Iterable[Wave]) -> None:
+        for wave in waves:
+            await self._wave(wave)
+
+    async def _wave(self, wave: Wave) -> None:
+        due = wave.objects
+        if self._conditions_count and (waiting := wave.after(self._applied)):
+            self._waiting = self._waiting or waiting
+            due = tuple(rendered for rendered in wave.objects if rendered.key in self._live)
+        results = await together(*(self._apply_one(each, self._live.get(each.key)) for each in due))
+        for rendered, (verb, result) in zip(due, results, strict=True):
+            self._verbs[rendered.key] = verb
+            self._applied[rendered.key] = result
+
+    def _outcome(self, waves: Iterable[Wave]) -> Outcome:
+        """In the order of the waves, not of the answers: a plan that says the same must read the same."""
+        outcome = Outcome(waiting=self._waiting)
+        for wave in waves:
+            for rendered in wave.objects:
+                if verb := self._verbs.get(rendered.key):
+                    outcome.add(verb, rendered.key)
+        return outcome
 
 
 def refuse_foreign(live: Mapping[Key, Manifest], mesh: str) -> None:

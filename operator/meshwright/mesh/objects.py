@@ -59,6 +59,7 @@ class Wave:
     name: str
     objects: tuple[Rendered, ...]
     after: Callable[[Live], str | None] = at_once
+    apart: bool = False  # nothing of the next waves needs it, so they need not wait for its requests to end
 
 
 def crds_established(live: Live) -> str | None:

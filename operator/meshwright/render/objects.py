@@ -35,7 +35,8 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         return tuple(_ours(plane, name, document) for document in documents)
 
     return (
-        Wave("crds", _crds()),
+        # Large, and slow to take in for the API server; istiod waits for kinds that it does not find yet.
+        Wave("crds", _crds(), apart=True),
         # Not marked as ours: it may be there before the mesh, and stays after it.
         Wave("namespace", tuple(Rendered(each) for each in templates.render("namespace/namespace.yaml.j2", **values))),
         Wave("identity", component("istiod", "istiod/identity.yaml.j2")),
