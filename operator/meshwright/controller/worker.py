@@ -15,6 +15,7 @@ from meshwright.controller.metrics import Metrics
 from meshwright.controller.queue import Queue
 from meshwright.controller.reconcile import Again, Reconciler
 from meshwright.controller.server import Server, Watchdog
+from meshwright.render.objects import warm_up
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ class Operator:
         while True:
             try:
                 if await self._client.get(CRD, name, metadata_only=True):
+                    await asyncio.to_thread(warm_up)
                     self._waiting = None
                     return
                 self._waiting = f"waiting for the CRD {name}: kubectl apply --server-side -k manifests/crd"

@@ -72,6 +72,13 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
 MODES = {MTLS.PERMISSIVE: "PERMISSIVE", MTLS.STRICT: "STRICT"}
 
 
+def warm_up() -> None:
+    """Loads what every render needs, so that the first mesh does not wait for it. Raises TemplateError."""
+    templates.compile_all()
+    for rendered in _crds():
+        _ = rendered.digest
+
+
 def _ours(plane: ControlPlane, component: str, manifest: Manifest) -> Rendered:
     metadata = manifest["metadata"]
     metadata.setdefault("labels", {}).update({

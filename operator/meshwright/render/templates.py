@@ -67,6 +67,14 @@ def render(path: str, **values: Any) -> list[Manifest]:
         raise TemplateError(f"template {path}: {error}") from error
 
 
+def compile_all() -> None:
+    """Compiles every Jinja2 template, which otherwise the first render pays for."""
+    for folder in files("meshwright").joinpath("templates").iterdir():
+        for template in folder.iterdir():
+            if template.name.endswith(".j2"):
+                _environment().get_template(f"{folder.name}/{template.name}")
+
+
 @cache
 def _environment() -> jinja2.Environment:
     return ImmutableSandboxedEnvironment(
