@@ -13,11 +13,13 @@ import pytest
 import virtual_time
 from meshwright.api.errors import Forbidden, ForeignObject, NotFound, Rejected
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MESH
-from meshwright.cluster.apply import BIRTH_MANAGER, MANAGER, NAMED, Applier, Outcome, differ, managers
+from meshwright.cluster.apply import BIRTH_MANAGER, MANAGER, NAMED, Applier, Outcome, differ
 from meshwright.cluster.client import Client
+from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import OWNED
 from meshwright.cluster.remove import remove
 from meshwright.mesh.objects import Key, Manifest, Rendered, Wave, crds_established
+from meshwright.mesh.observed import named
 
 Json = dict[str, Any]
 
@@ -484,7 +486,7 @@ def test_what_counts_as_a_difference(change: Json, expected: bool) -> None:  # n
 
 def test_managers_are_named_once() -> None:
     fields = [{"manager": "b"}, {"manager": "a"}, {"manager": "b"}, {"manager": ""}, {}]
-    assert managers({"metadata": {"managedFields": fields}}) == "a and b"
+    assert named(installers({"metadata": {"managedFields": fields}})) == "a and b"
 
 
 def test_removal_takes_what_is_ours_in_order_and_nothing_else() -> None:

@@ -34,6 +34,7 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
 MESH_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
+ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 
 # istiod's environment variables that follow from other fields: setting one by hand would make it disagree with
@@ -125,7 +126,7 @@ class ControlPlane(Model):
     env: Annotated[
         dict[str, Annotated[str, Field(max_length=4096)]],
         Field(max_length=64, json_schema_extra=rules(
-            ("self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
+            (f"self.all(name, name.matches('^{ENV_NAME}$'))",
              "names of environment variables have letters, digits and _ only, and no digit first"),
             (f"self.all(name, !(name in {list(COMPUTED_ENV)}))",
              f"{', '.join(COMPUTED_ENV)} follow from other fields of the MeshInstall: remove them"),

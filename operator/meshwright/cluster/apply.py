@@ -12,9 +12,11 @@ from typing import Any
 from meshwright.api.errors import ForeignObject, NotFound
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MESH
 from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import CRD, NAMESPACE, kind_of
 from meshwright.cluster.together import together
 from meshwright.mesh.objects import Key, Live, Rendered, Wave, at_once, crds_established
+from meshwright.mesh.observed import named
 
 MANAGER = "meshwright"
 BIRTH_MANAGER = "meshwright-birth"  # owns what is set once and belongs to somebody else afterwards
@@ -172,16 +174,10 @@ def refuse_foreign(live: Mapping[Key, Manifest], mesh: str) -> None:
             continue
         owner = (manifest["metadata"].get("labels") or {}).get(LABEL_MESH)
         if owner != mesh:
-            whose = f"belongs to mesh {owner}" if owner else f"was made by {managers(manifest)}"
+            whose = f"belongs to mesh {owner}" if owner else f"was made by {named(installers(manifest))}"
             foreign.append(f"{key} {whose}")
     if foreign:
         raise ForeignObject(f"{'; '.join(foreign)}: not touched; remove or rename it, or choose another revision")
-
-
-def managers(manifest: Manifest) -> str:
-    """Who wrote the object, from its managed fields."""
-    names = sorted({each["manager"] for each in manifest["metadata"].get("managedFields", ()) if each.get("manager")})
-    return " and ".join(names) or "somebody else"
 
 
 def _incarnation(manifest: Manifest) -> str:

@@ -30,6 +30,11 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io
 ERROR = 400
 
 
+def in_cluster() -> bool:
+    """Whether the service account of this pod is the way to the API server; a KUBECONFIG that is set comes first."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+
+
 class Client:
     """One API server. Every method raises errors of `meshwright.api.errors`."""
 
@@ -42,7 +47,7 @@ class Client:
         """In a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
         configuration = Configuration()
         try:
-            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            if in_cluster():
                 config.load_incluster_config(client_configuration=configuration)
             else:
                 await config.load_kube_config(client_configuration=configuration)

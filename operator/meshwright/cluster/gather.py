@@ -7,6 +7,7 @@ from typing import Any
 
 from meshwright.api.meshinstall import LABEL_MESH, MeshInstall, MeshSpec
 from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL, MUTATING_WEBHOOK, NAMESPACE, POD
 from meshwright.cluster.together import together
 from meshwright.mesh.names import Names
@@ -73,12 +74,6 @@ def _label(manifest: Manifest, name: str) -> str | None:
     return labels.get(name)
 
 
-def _managers(manifest: Manifest) -> tuple[str, ...]:
-    fields = manifest["metadata"].get("managedFields") or ()
-    # Controllers only ever write an object's status; who installed it wrote the object itself.
-    return tuple(sorted({each["manager"] for each in fields if each.get("manager") and "subresource" not in each}))
-
-
 def _istiod(manifest: Manifest) -> Istiod:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     return Istiod(
@@ -86,7 +81,7 @@ def _istiod(manifest: Manifest) -> Istiod:
         name=metadata["name"],
         revision=_label(manifest, REVISION) or "default",
         owner=_label(manifest, LABEL_MESH),
-        managers=_managers(manifest),
+        managers=installers(manifest),
         generation=metadata.get("generation", 0),
         observed_generation=status.get("observedGeneration", 0),
         replicas=manifest["spec"].get("replicas", 1),
@@ -106,7 +101,7 @@ def _injector(manifest: Manifest) -> Injector:
         revision=_label(manifest, REVISION) or "default",
         tag=_label(manifest, TAG),
         owner=_label(manifest, LABEL_MESH),
-        managers=_managers(manifest),
+        managers=installers(manifest),
         trusted=bool(webhooks) and all(each["clientConfig"].get("caBundle") for each in webhooks),
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import kopf
 
 from meshwright.api.meshinstall import GROUP, LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
+from meshwright.cluster.client import in_cluster
 from meshwright.cluster.kinds import MESH_INSTALL, OWNED
 
 Wake = Callable[[str], None]
@@ -44,7 +44,7 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=handlers)
     def login(**kwargs: Any) -> Any:
-        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        if in_cluster():
             return kopf.login_with_service_account(**kwargs)
         return kopf.login_via_client(**kwargs)
 

@@ -46,12 +46,15 @@ class Operator:
         await self._client.close()
 
     async def prepare(self) -> None:
-        """Waits until the API server answers and knows our kind: before that nothing can be watched."""
+        """Loads what rendering needs; waits until the API server answers and knows our kind, or nothing can be watched.
+
+        Raises TemplateError when the package is not whole.
+        """
+        await asyncio.to_thread(warm_up)
         name = f"{MESH_INSTALL.plural}.{MESH_INSTALL.group}"
         while True:
             try:
                 if await self._client.get(CRD, name, metadata_only=True):
-                    await asyncio.to_thread(warm_up)
                     self._waiting = None
                     return
                 self._waiting = f"waiting for the CRD {name}: kubectl apply --server-side -k manifests/crd"

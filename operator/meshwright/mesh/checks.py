@@ -9,11 +9,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshwright.api.meshinstall import COMPUTED_ENV
+from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME
 from meshwright.mesh import meshconfig, sizing, versions
-from meshwright.mesh.observed import Observed
-
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+from meshwright.mesh.observed import Observed, named
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def settable_env(observed: Observed) -> Finding | None:
     for name in env:
         if name in COMPUTED_ENV:
             return Finding("InvalidSpec", f"spec.controlPlane.env.{name} follows from other fields: remove it")
-        if not ENV_NAME.fullmatch(name):
+        if not re.fullmatch(ENV_NAME, name):
             return Finding(
                 "InvalidSpec",
                 f"spec.controlPlane.env: {name!r} is no name of an environment variable:"
@@ -106,7 +104,7 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
                 return Finding(
                     "ForeignControlPlane",
                     f"Deployment {istiod.namespace}/{istiod.name} is an istiod of revision {istiod.revision}, installed"
-                    f" by {' and '.join(istiod.managers) or 'somebody else'}: uninstall it with the tool that installed"
+                    f" by {named(istiod.managers)}: uninstall it with the tool that installed"
                     " it, or choose another namespace and revision",
                 )
         for injector in cluster.injectors:
@@ -115,7 +113,7 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
                 return Finding(
                     "ForeignControlPlane",
                     f"MutatingWebhookConfiguration {injector.name} injects {injector.injects} already, installed"
-                    f" by {' and '.join(injector.managers) or 'somebody else'}: two would inject every pod twice;"
+                    f" by {named(injector.managers)}: two would inject every pod twice;"
                     " remove it, or choose another revision",
                 )
     return None

@@ -8,6 +8,11 @@ from datetime import datetime
 from meshwright.api.meshinstall import MeshInstall
 
 
+def named(managers: tuple[str, ...]) -> str:
+    """Field managers in a sentence: `helm and kubectl`."""
+    return " and ".join(managers) or "somebody else"
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """Another MeshInstall of this API server, as far as it concerns ours."""
