@@ -32,7 +32,7 @@ EDITS: dict[str, tuple[str, str, Any]] = {
     "Role": ("replace", "/rules", []),
     "RoleBinding": ("remove", "/subjects", None),
     "Service": ("replace", "/spec/ports/0/targetPort", 1),
-    "ServiceAccount": ("remove", "/metadata/annotations/meshwright.dev~1mesh-id", None),
+    "ServiceAccount": ("remove", "/metadata/labels/meshwright.dev~1mesh-id", None),
     "ValidatingWebhookConfiguration": ("replace", "/webhooks/0/timeoutSeconds", 1),
 }
 

@@ -126,8 +126,8 @@ async def test_marks(op: Operator, mesh: Mesh) -> None:
         if item["kind"] == "Namespace":
             assert "annotations" not in metadata
         else:
-            assert metadata["annotations"]["meshwright.dev/mesh-id"] == "cluster.local"
-            assert set(metadata["annotations"]) <= {"meshwright.dev/mesh-id", "deployment.kubernetes.io/revision"}
+            assert metadata["labels"]["meshwright.dev/mesh-id"] == "cluster.local"
+            assert set(metadata.get("annotations", ())) <= {"deployment.kubernetes.io/revision"}
         writers = {each["manager"] for each in metadata["managedFields"]}
         expected = {"meshwright", "meshwright-birth", "meshwright-trust", "kube-controller-manager", "pilot-discovery"}
         assert writers <= expected, item["kind"]

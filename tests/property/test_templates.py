@@ -124,8 +124,8 @@ def test_names_reach_their_places_and_no_object_is_lost(trust_domain: str, mesh_
     (container,) = one(found, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert {"name": "CLUSTER_ID", "value": cluster} in container["env"]
     marked = [each.manifest["metadata"] for each in found if each.key.kind != "Namespace"]
-    annotations = {each["annotations"]["meshwright.dev/mesh-id"] for each in marked}
-    assert annotations == {mesh_id}
+    ids = {each["labels"]["meshwright.dev/mesh-id"] for each in marked}
+    assert ids == {mesh_id}
 
 
 @given(label, label)

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from meshes import NOW, intent
 from meshwright.api.errors import Conflict, TrustError
-from meshwright.api.meshinstall import ANNOTATION_MESH_ID, LABEL_MANAGED_BY, LABEL_MESH
+from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID
 from meshwright.cluster.client import Client
 from meshwright.keys.authority import INTERMEDIATE_LIFE, ROOT_LIFE, Authority
 from meshwright.keys.store import KubernetesSecrets

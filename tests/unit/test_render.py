@@ -15,7 +15,7 @@ import yaml
 
 from meshes import NOW, TRUST, VERSION, one, plane, rendered, waves
 from meshwright.api.errors import TemplateError
-from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, ANNOTATION_MESH_ID, LABEL_MANAGED_BY, LABEL_MESH
+from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID
 from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
 from meshwright.controller.chassis import WATCHED
 from meshwright.mesh.objects import Key, Manifest, Rendered, at_once, crds_established, deployments_serve
@@ -108,7 +108,7 @@ def test_every_object_but_the_namespace_carries_our_labels(objects: list[Rendere
         metadata = each.manifest["metadata"]
         assert metadata["labels"][LABEL_MANAGED_BY] == "meshwright", each.key
         assert metadata["labels"][LABEL_MESH] == "demo", each.key
-        assert metadata["annotations"][ANNOTATION_MESH_ID] == "cluster.local", each.key
+        assert metadata["labels"][LABEL_MESH_ID] == "cluster.local", each.key
 
 
 @pytest.mark.parametrize(("spec", "name"), [({}, "istio-system"), (CANARY, "mesh")])

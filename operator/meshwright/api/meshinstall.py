@@ -26,8 +26,11 @@ LABEL_MESH = f"{GROUP}/mesh"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "meshwright"
-ANNOTATION_MESH_ID = f"{GROUP}/mesh-id"
+LABEL_MESH_ID = f"{GROUP}/mesh-id"
 ANNOTATION_ISTIO_API = f"{GROUP}/istio-api"
+# What people put on them, and on a MeshInstall.
+ANNOTATION_RECONCILE = f"{GROUP}/reconcile"  # "disabled": the object is left alone
+ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"  # "true": a mesh goes although sidecars still run
 FINALIZER = f"{GROUP}/mesh"
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -40,7 +43,7 @@ QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 # istiod's environment variables that follow from other fields: setting one by hand would make it disagree with
 # the rest of the mesh.
 COMPUTED_ENV = (
-    "CA_TRUSTED_NODE_ACCOUNTS", "CLUSTER_ID", "GOMAXPROCS", "KUBECONFIG", "PILOT_CERT_PROVIDER",
+    "CA_TRUSTED_NODE_ACCOUNTS", "CLUSTER_ID", "GOMAXPROCS", "ISTIO_MULTIROOT_MESH", "KUBECONFIG", "PILOT_CERT_PROVIDER",
     "POD_NAME", "POD_NAMESPACE", "REVISION", "SERVICE_ACCOUNT",
 )  # fmt: skip
 
@@ -90,6 +93,11 @@ Quantity = Annotated[
 ]
 
 
+class DeletionPolicy(StrEnum):
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
 class Image(Model):
     hub: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")] = (
         "docker.io/istio"
@@ -135,6 +143,12 @@ class ControlPlane(Model):
     """Further environment variables of istiod (its feature switches)."""
 
 
+class TrustSpec(Model):
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    """What becomes of the mesh's CA when the MeshInstall is deleted. `Retain` keeps its Secrets, and a mesh of the same
+    name and mesh ID finds its root again; `Delete` removes them, and every certificate of the mesh with them."""
+
+
 def immutable(field: str) -> tuple[str, str]:
     """A transition rule at the level of `spec`: one on the field itself would not fire when the field is unset."""
     name = f"__{field}__" if field == "namespace" else field  # a reserved word of CEL, spelled as Kubernetes has it
@@ -154,6 +168,8 @@ class MeshSpec(Model):
         immutable("revision"),
         immutable("meshID"),
         immutable("trustDomain"),
+        ("has(self.meshID) || !has(self.trustDomain) || self.trustDomain.size() <= 63",
+         "meshID follows from trustDomain, and becomes a label of at most 63 characters: set meshID, too"),
     ))  # fmt: skip
 
     version: Annotated[str, Field(max_length=16, pattern=VERSION_PATTERN)]
@@ -172,6 +188,8 @@ class MeshSpec(Model):
     """Identifier of the mesh, the same in all clusters of one mesh. Unset: the trust domain. Immutable."""
     trust_domain: Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)] = "cluster.local"
     """Trust domain: the first part of every workload's identity. Immutable."""
+    trust: TrustSpec = TrustSpec()
+    """The mesh's certificate authority."""
     mtls: MTLS = MTLS.PERMISSIVE
     """Mesh-wide mutual TLS. `Permissive` accepts plaintext too (Istio's own default); `Strict` refuses it."""
     control_plane: ControlPlane = ControlPlane()
@@ -228,6 +246,10 @@ class ClusterStatus(Model):
     """istiod in this cluster."""
     proxies: int = 0
     """Pods with a sidecar of this mesh."""
+    objects: int = 0
+    """Objects that make up the mesh and carry its labels."""
+    not_reconciled: int = 0
+    """Those of them that the annotation `meshwright.dev/reconcile: disabled` takes out of our hands."""
     trust: TrustStatus = TrustStatus()
     """The certificates that identities in this cluster rest on; never a key."""
 

@@ -31,6 +31,10 @@ MESH_INSTALL = Kind(API_VERSION, KIND, PLURAL, namespaced=False)
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 POD = Kind("v1", "Pod", "pods", namespaced=True)
 SECRET = Kind("v1", "Secret", "secrets", namespaced=True)
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", namespaced=True)
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", namespaced=True)
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespaced=True)
+GATEWAY_CLASS = Kind("gateway.networking.k8s.io/v1", "GatewayClass", "gatewayclasses", namespaced=False)
 EVENT = Kind("events.k8s.io/v1", "Event", "events", namespaced=True)
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", namespaced=True)
 CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
@@ -48,7 +52,7 @@ OWNED = (
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespaced=True),
     DEPLOYMENT,
     Kind("v1", "Service", "services", namespaced=True),
-    Kind("v1", "ConfigMap", "configmaps", namespaced=True),
+    CONFIG_MAP,
     Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
     Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
     Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings", namespaced=True),
@@ -58,7 +62,7 @@ OWNED = (
 
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
-    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, POD, SECRET, EVENT, CRD)
+    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, POD, SECRET, EVENT, CRD, LEASE, AUTOSCALER, GATEWAY_CLASS)
 }  # fmt: skip
 
 

@@ -28,7 +28,6 @@ class KubernetesSecrets:
             namespace=namespace,
             name=name,
             labels=metadata.get("labels") or {},
-            annotations=metadata.get("annotations") or {},
             files={file: base64.b64decode(text) for file, text in (manifest.get("data") or {}).items()},
             resource_version=metadata["resourceVersion"],
         )
@@ -62,7 +61,6 @@ def _manifest(secret: Secret) -> Manifest:
             "namespace": secret.namespace,
             "name": secret.name,
             "labels": dict(secret.labels),
-            "annotations": dict(secret.annotations),
         },
         "data": _encoded(secret),
     }

@@ -14,7 +14,7 @@ from typing import Protocol
 from cryptography import x509
 
 from meshwright.api.errors import Conflict, TrustError
-from meshwright.api.meshinstall import ANNOTATION_MESH_ID, LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
+from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID, MANAGED_BY
 from meshwright.keys.authority import Authority
 from meshwright.mesh.desired import TrustIntent
 from meshwright.mesh.trust import Trust
@@ -29,7 +29,6 @@ class Secret:
     namespace: str
     name: str
     labels: Mapping[str, str]
-    annotations: Mapping[str, str]
     files: Mapping[str, bytes] = field(repr=False)
     resource_version: str = ""
 
@@ -135,9 +134,9 @@ def _check_ours(secret: Secret, intent: TrustIntent, files: tuple[str, ...]) -> 
         raise TrustError(
             f"{secret} was not made for mesh {intent.mesh}, and was not touched: move it away, or use another namespace"
         )
-    if secret.annotations.get(ANNOTATION_MESH_ID) != intent.mesh_id:
+    if secret.labels.get(LABEL_MESH_ID) != intent.mesh_id:
         raise TrustError(
-            f"{secret} belongs to mesh ID {secret.annotations.get(ANNOTATION_MESH_ID)}, not {intent.mesh_id}:"
+            f"{secret} belongs to mesh ID {secret.labels.get(LABEL_MESH_ID)}, not {intent.mesh_id}:"
             " set that spec.meshID, or move the Secret away"
         )
     missing = [name for name in files if not secret.files.get(name)]
@@ -151,7 +150,7 @@ def _check_life(authority: Authority, now: dt.datetime, where: str) -> None:
 
 
 def _labels(intent: TrustIntent) -> dict[str, str]:
-    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: intent.mesh}
+    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: intent.mesh, LABEL_MESH_ID: intent.mesh_id}
 
 
 def _secret(namespace: str, name: str, intent: TrustIntent, files: Mapping[str, bytes]) -> Secret:
@@ -159,7 +158,6 @@ def _secret(namespace: str, name: str, intent: TrustIntent, files: Mapping[str, 
         namespace=namespace,
         name=name,
         labels=_labels(intent),
-        annotations={ANNOTATION_MESH_ID: intent.mesh_id},
         files=files,
     )
 

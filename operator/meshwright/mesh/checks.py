@@ -14,6 +14,9 @@ from meshwright.mesh import meshconfig, sizing, versions
 from meshwright.mesh.observed import Observed, named
 
 
+LABEL_LIMIT = 63  # characters of a label's value
+
+
 @dataclass(frozen=True)
 class Finding:
     reason: str
@@ -32,6 +35,18 @@ def consistent_resources(observed: Observed) -> Finding | None:
     plane = observed.mesh.spec.control_plane
     found = sizing.contradictions(plane.size, plane.resources)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def mesh_id_is_a_label(observed: Observed) -> Finding | None:
+    """The CRD says the same; this is for whoever renders without a cluster."""
+    spec = observed.mesh.spec
+    if spec.mesh_id or len(spec.trust_domain) <= LABEL_LIMIT:
+        return None
+    return Finding(
+        "InvalidSpec",
+        f"spec.meshID follows from spec.trustDomain, and becomes a label of at most {LABEL_LIMIT} characters:"
+        " set spec.meshID, too",
+    )
 
 
 def settable_env(observed: Observed) -> Finding | None:
@@ -122,6 +137,7 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
 CHECKS: tuple[Check, ...] = (
     supported_version,  # before all: another version may give other fields a meaning
     consistent_resources,
+    mesh_id_is_a_label,
     settable_env,
     no_computed_keys,
     one_spelling,

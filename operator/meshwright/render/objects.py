@@ -10,10 +10,10 @@ from typing import Any
 
 from meshwright.api.meshinstall import (
     ANNOTATION_ISTIO_API,
-    ANNOTATION_MESH_ID,
     LABEL_COMPONENT,
     LABEL_MANAGED_BY,
     LABEL_MESH,
+    LABEL_MESH_ID,
     MANAGED_BY,
     MTLS,
 )
@@ -84,9 +84,9 @@ def _ours(plane: ControlPlane, component: str, manifest: Manifest) -> Rendered:
     metadata.setdefault("labels", {}).update({
         LABEL_MANAGED_BY: MANAGED_BY,
         LABEL_MESH: plane.trust.mesh,
+        LABEL_MESH_ID: plane.trust.mesh_id,
         LABEL_COMPONENT: component,
     })  # fmt: skip
-    metadata.setdefault("annotations", {})[ANNOTATION_MESH_ID] = plane.trust.mesh_id
     return Rendered(manifest)
 
 
