@@ -41,7 +41,9 @@ class MemorySecrets:
 
     def put(self, secret: Secret) -> None:
         self._version += 1
-        self.secrets[secret.namespace, secret.name] = replace(secret, resource_version=str(self._version))
+        version = str(self._version)
+        stored = replace(secret, uid=secret.uid or f"uid-{version}", resource_version=version)
+        self.secrets[secret.namespace, secret.name] = stored
 
     async def read(self, namespace: str, name: str) -> Secret | None:
         await self._pause()
@@ -63,6 +65,17 @@ class MemorySecrets:
         stored = self.secrets[name]
         self.put(replace(stored, files={**stored.files, **secret.files}))
         self.writes.append(("update", name))
+
+    async def delete(self, secret: Secret) -> None:
+        await self._pause()
+        name = secret.namespace, secret.name
+        stored = self.secrets.get(name)
+        if stored is None:
+            return
+        if (stored.uid, stored.resource_version) != (secret.uid, secret.resource_version):
+            raise Conflict(f"delete {secret}: it is another one by now")
+        del self.secrets[name]
+        self.writes.append(("delete", name))
 
     async def ensure_namespace(self, name: str, *, labels: Mapping[str, str]) -> None:
         await self._pause()

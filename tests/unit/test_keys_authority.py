@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
@@ -166,6 +166,24 @@ def test_a_key_that_does_not_fit_is_said_without_showing_it(root: Authority, kin
 def test_a_certificate_that_is_none_is_said(root: Authority, certificate: bytes) -> None:
     with pytest.raises(TrustError, match="Secret a/b: the certificate is not PEM"):
         Authority.load(certificate=certificate, key=root.key_pem, where="Secret a/b")
+
+
+@pytest.mark.parametrize("constraints", [None, x509.BasicConstraints(ca=False, path_length=None)])
+def test_a_certificate_that_is_no_cas_is_said(root: Authority, constraints: x509.BasicConstraints | None) -> None:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(root.certificate.subject)
+        .issuer_name(root.certificate.subject)
+        .public_key(root.key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + ROOT_LIFE)
+    )
+    if constraints:
+        builder = builder.add_extension(constraints, critical=True)
+    pem = builder.sign(root.key, hashes.SHA256()).public_bytes(PEM)
+    with pytest.raises(TrustError, match="Secret a/b: the certificate is not that of a CA"):
+        Authority.load(certificate=pem, key=root.key_pem, where="Secret a/b")
 
 
 def test_nothing_of_an_authority_shows_in_its_text(root: Authority) -> None:

@@ -19,7 +19,11 @@ def test_a_fresh_mesh_has_istios_defaults_and_what_follows_from_the_spec() -> No
         "enablePrometheusMerge": True,
         "trustDomain": "cluster.local",
         "rootNamespace": "istio-system",
-        "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012", "meshId": "cluster.local"},
+        "defaultConfig": {
+            "discoveryAddress": "istiod.istio-system.svc:15012",
+            "meshId": "cluster.local",
+            "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"},
+        },
     }
 
 
@@ -27,7 +31,13 @@ def test_what_is_computed_follows_its_fields() -> None:
     found = mesh_config(mesh(namespace="mesh", revision="canary", meshID="one", trustDomain="example.org").spec)
     assert found["trustDomain"] == "example.org"
     assert found["rootNamespace"] == "mesh"
-    assert found["defaultConfig"] == {"discoveryAddress": "istiod-canary.mesh.svc:15012", "meshId": "one"}
+    assert found["defaultConfig"]["discoveryAddress"] == "istiod-canary.mesh.svc:15012"
+    assert found["defaultConfig"]["meshId"] == "one"
+
+
+def test_what_is_computed_for_proxies_stands_beside_the_users() -> None:
+    found = mesh_config(mesh(meshConfig={"defaultConfig": {"proxyMetadata": {"MINE": "1"}}}).spec)
+    assert found["defaultConfig"]["proxyMetadata"] == {"MINE": "1", "PROXY_CONFIG_XDS_AGENT": "true"}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +90,12 @@ def test_merge(below: Json, above: Json, merged: Json) -> None:
         ({"defaultConfig": {"discoveryAddress": "x"}}, ["spec.meshConfig.defaultConfig.discoveryAddress"]),
         ({"defaultConfig": "text"}, ["spec.meshConfig.defaultConfig"]),
         ({"defaultConfig": {"trustDomain": "not this one"}}, []),
+        ({"defaultConfig": {"proxyMetadata": {"MINE": "1"}}}, []),
+        (
+            {"defaultConfig": {"proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"}}},
+            ["spec.meshConfig.defaultConfig.proxyMetadata.PROXY_CONFIG_XDS_AGENT"],
+        ),
+        ({"defaultConfig": {"proxyMetadata": None}}, ["spec.meshConfig.defaultConfig.proxyMetadata"]),
         ({"trust_domain": "x", "default_config": {"meshId": "x"}}, []),  # for misspelt_keys to say
         ({"trustDomain": 1, "rootNamespace": 2}, ["spec.meshConfig.trustDomain", "spec.meshConfig.rootNamespace"]),
     ],
@@ -93,7 +109,8 @@ def test_what_is_computed_cannot_be_set(given: Json, refused: list[str]) -> None
     [
         ({}, []),
         ({"trustDomain": "x", "defaultConfig": {"meshId": "x"}, "enablePrometheusMerge": False}, []),
-        ({"access_log_file": "x", "defaultConfig": {"proxy_metadata": {"mesh_id": "x"}}}, []),  # none of ours
+        ({"access_log_file": "x", "defaultConfig": {"proxyMetadata": {"mesh_id": "x"}}}, []),  # none of ours
+        ({"defaultConfig": {"proxy_metadata": {}}}, [("defaultConfig.proxy_metadata", "proxyMetadata")]),
         ({"other": {"trust_domain": "x"}}, []),
         ({"mesh_id": "x"}, []),  # ours is in defaultConfig
         ({"enable_prometheus_merge": True}, [("enable_prometheus_merge", "enablePrometheusMerge")]),

@@ -70,6 +70,8 @@ class Authority:
             raise TrustError(f"{where}: the key is neither ECDSA nor RSA, the kinds that istiod supports")
         if private.public_key() != cert.public_key():
             raise TrustError(f"{where}: key and certificate do not belong together")
+        if not _is_ca(cert):
+            raise TrustError(f"{where}: the certificate is not that of a CA")
         return cls(cert, private)
 
     @property
@@ -107,6 +109,21 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _key_identifier(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    """The one that it carries: others compute it in other ways, and who checks a chain compares the two."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+
+
 def _subject(common_name: str, *, organization: str, locality: str | None = None) -> x509.Name:
     attributes = [
         x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:COMMON_NAME_LIMIT]),
@@ -126,8 +143,8 @@ def _certificate(
         key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
     )  # fmt: skip
     identifier = x509.SubjectKeyIdentifier.from_public_key(public.public_key())
-    issuer_key = issued_by.public_key() if issued_by else public.public_key()
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key)  # type: ignore[arg-type]
+    issuer_identifier = _key_identifier(issued_by) if issued_by else identifier
+    authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_identifier)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

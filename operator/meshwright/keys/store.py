@@ -1,4 +1,4 @@
-"""Secrets of one API server, as `keys.trust` wants them: plain create and update, never server-side apply."""
+"""Secrets of one API server, as `keys.trust` wants them: create, update and delete, never server-side apply."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class KubernetesSecrets:
             name=name,
             labels=metadata.get("labels") or {},
             files={file: base64.b64decode(text) for file, text in (manifest.get("data") or {}).items()},
+            uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
         )
 
@@ -41,6 +42,15 @@ class KubernetesSecrets:
             raise Conflict(f"{secret} was changed by somebody else")
         stored["data"] = {**(stored.get("data") or {}), **_encoded(secret)}
         await self._client.replace(SECRET, stored, field_manager=MANAGER)
+
+    async def delete(self, secret: Secret) -> None:
+        metadata = {
+            "namespace": secret.namespace,
+            "name": secret.name,
+            "uid": secret.uid,
+            "resourceVersion": secret.resource_version,
+        }
+        await self._client.delete(SECRET, {"metadata": metadata})
 
     async def ensure_namespace(self, name: str, *, labels: Mapping[str, str]) -> None:
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}

@@ -1,7 +1,7 @@
-"""ensure trust: a mesh's root, and each cluster's `cacerts`, exist, belong together, and are never overwritten.
+"""A mesh's root, and each cluster's `cacerts`, exist, belong together, and are never overwritten.
 
-Secrets are written by create (somebody else's create is re-read) or by update with a resourceVersion; a Secret
-that is not ours, or not what it must be, is said and left alone.
+Secrets are written by create (somebody else's create is re-read) or by update with a resourceVersion, and deleted by
+uid and resourceVersion; a Secret that is not ours, or not what it must be, is said and left alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from meshwright.api.errors import Conflict, TrustError
 from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID, MANAGED_BY
 from meshwright.keys.authority import Authority
 from meshwright.mesh.desired import TrustIntent
-from meshwright.mesh.trust import Trust
+from meshwright.mesh.trust import Trust, fingerprints
 
 ROOT_FILES = ("root-cert.pem", "root-key.pem")
 SIGNING_FILES = ("ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem")  # the layout that istiod reads
+SELF_SIGNED_SECRET = "istio-ca-secret"  # noqa: S105  # where an istiod without `cacerts` keeps the root that it made
 ATTEMPTS = 3
 
 
@@ -30,6 +31,7 @@ class Secret:
     name: str
     labels: Mapping[str, str]
     files: Mapping[str, bytes] = field(repr=False)
+    uid: str = ""
     resource_version: str = ""
 
     def __str__(self) -> str:
@@ -50,31 +52,78 @@ class SecretStore(Protocol):
         Raises Conflict when its resourceVersion is not the stored one.
         """
 
+    async def delete(self, secret: Secret) -> None:
+        """Deletes exactly what was read; one that is gone already is fine.
+
+        Raises Conflict when its uid or resourceVersion is not the stored one.
+        """
+
     async def ensure_namespace(self, name: str, *, labels: Mapping[str, str]) -> None:
         """Makes it, with labels, if it is missing; one that is there is left alone."""
 
 
-async def ensure_trust(
-    intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime, write: bool
-) -> Trust | None:
-    """The fingerprints and expiries of the mesh's root and of the cluster's intermediate.
+@dataclass(frozen=True)
+class Standing:
+    """What there is of a mesh's trust, and is as it must be."""
 
-    With `write=False` (a plan) nothing is made, and the answer is None where there is no trust yet.
+    root_fingerprint: str | None  # None: there is no root yet
+    trust: Trust | None  # None: root or intermediate is still to be made
+    renewal_due: bool = False
+
+
+async def look_at_trust(
+    intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime
+) -> Standing:
+    """What is there, and nothing written. Raises TrustError for what is there and cannot be used."""
+    found = await _find(intent, store, operator_namespace, now)
+    root, signing = found.root, found.signing
+    if root is None:
+        return Standing(root_fingerprint=None, trust=None)
+    if signing is None:
+        return Standing(root.fingerprint, trust=None)
+    return Standing(root.fingerprint, _trust(root, signing), renewal_due=_renewal_due(signing, root, now))
+
+
+async def ensure_trust(intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime) -> Trust:
+    """Makes what is missing of root and intermediate, and renews an intermediate that is past half of its life.
+
+    Raises TrustError as `look_at_trust` does, before anything is written.
     """
     for _ in range(ATTEMPTS):
         try:
-            return await _ensure(intent, store, operator_namespace, now, write=write)
+            found = await _find(intent, store, operator_namespace, now)
+            return await _complete(found, intent, store, operator_namespace, now)
         except Conflict:
             continue  # somebody wrote in between: what they wrote counts, so read again
     raise Conflict(f"Secret {intent.namespace}/{intent.signing_secret} keeps being changed by somebody else")
 
 
-async def _ensure(
-    intent: TrustIntent, store: SecretStore, operator_namespace: str, now: dt.datetime, *, write: bool
-) -> Trust | None:
+async def remove_trust(intent: TrustIntent, store: SecretStore, *, operator_namespace: str) -> None:
+    """Deletes the intermediate's Secret, then the root's; one that is not ours stays.
+
+    Stopped at any point it can be run again: a root without an intermediate is whole, the reverse is not. Raises
+    Conflict when one of them changes in between.
+    """
+    for namespace, name in ((intent.namespace, intent.signing_secret), (operator_namespace, intent.root_secret)):
+        secret = await store.read(namespace, name)
+        if secret and _labels(intent).items() <= secret.labels.items():
+            await store.delete(secret)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was read; a Secret that is there has been checked."""
+
+    root: Authority | None
+    signing: Authority | None
+    signing_secret: Secret | None
+
+
+async def _find(intent: TrustIntent, store: SecretStore, operator_namespace: str, now: dt.datetime) -> _Found:
     # Read both before making either: a new root beside an old intermediate would cut the mesh in two. The root is
     # made first, so it is read last: one that another operator makes in between never looks as if it were gone.
     signing_secret = await store.read(intent.namespace, intent.signing_secret)
+    self_signed = None if signing_secret else await store.read(intent.namespace, SELF_SIGNED_SECRET)
     root_secret = await store.read(operator_namespace, intent.root_secret)
     if root_secret is None and signing_secret is not None:
         _check_ours(signing_secret, intent, SIGNING_FILES)
@@ -84,14 +133,20 @@ async def _ensure(
         )
     root = _load_root(root_secret, intent, now) if root_secret else None
     signing = _load_signing(signing_secret, intent, root, now) if signing_secret and root else None
-    if not write:
-        return _trust(root, signing) if root and signing else None
+    if self_signed:
+        _check_same_root(self_signed, root, intent)
+    return _Found(root, signing, signing_secret)
 
+
+async def _complete(
+    found: _Found, intent: TrustIntent, store: SecretStore, operator_namespace: str, now: dt.datetime
+) -> Trust:
+    root, signing, signing_secret = found.root, found.signing, found.signing_secret
     if root is None:
         root = Authority.root(mesh_id=intent.mesh_id, trust_domain=intent.trust_domain, now=now)
         files = {"root-cert.pem": root.certificate_pem, "root-key.pem": root.key_pem}
         await store.create(_secret(operator_namespace, intent.root_secret, intent, files))
-    if signing is None or signing.past_half_life(now):
+    if signing is None or _renewal_due(signing, root, now):
         signing = root.intermediate(cluster=intent.cluster, trust_domain=intent.trust_domain, now=now)
         files = _signing_files(root, signing)
         if signing_secret is None:
@@ -109,7 +164,7 @@ def _load_root(secret: Secret, intent: TrustIntent, now: dt.datetime) -> Authori
     root = Authority.load(
         certificate=secret.files["root-cert.pem"], key=secret.files["root-key.pem"], where=str(secret)
     )
-    _check_life(root, now, str(secret))
+    _check_life(root, now, secret, next_step="start with a new root (the page about trust says how)")
     return root
 
 
@@ -125,8 +180,17 @@ def _load_signing(secret: Secret, intent: TrustIntent, root: Authority, now: dt.
             f"{secret} does not rest on the root of mesh {intent.mesh}: restore the one that does, or delete it to have"
             " it made again"
         )
-    _check_life(signing, now, str(secret))
+    _check_life(signing, now, secret, next_step="delete it to have it made again below the same root")
     return signing
+
+
+def _check_same_root(self_signed: Secret, root: Authority | None, intent: TrustIntent) -> None:
+    bundle = self_signed.files.get("ca-cert.pem", b"").decode(errors="replace")
+    if root is None or root.fingerprint not in fingerprints(bundle):
+        raise TrustError(
+            f"{self_signed} is the CA that an earlier istiod made for itself, and its sidecars trust no other: make it"
+            f" the root of mesh {intent.mesh} (the page about trust says how), or delete it when no such sidecar runs"
+        )
 
 
 def _check_ours(secret: Secret, intent: TrustIntent, files: tuple[str, ...]) -> None:
@@ -144,9 +208,14 @@ def _check_ours(secret: Secret, intent: TrustIntent, files: tuple[str, ...]) -> 
         raise TrustError(f"{secret} lacks {', '.join(missing)}: restore it from a backup")
 
 
-def _check_life(authority: Authority, now: dt.datetime, where: str) -> None:
+def _check_life(authority: Authority, now: dt.datetime, secret: Secret, *, next_step: str) -> None:
     if now >= authority.expires:
-        raise TrustError(f"{where}: its certificate expired on {authority.expires:%Y-%m-%d}: replace it")
+        raise TrustError(f"{secret}: its certificate expired on {authority.expires:%Y-%m-%d}: {next_step}")
+
+
+def _renewal_due(signing: Authority, root: Authority, now: dt.datetime) -> bool:
+    """Half of its life is over, and another one would live longer."""
+    return signing.past_half_life(now) and signing.expires < root.expires
 
 
 def _labels(intent: TrustIntent) -> dict[str, str]:

@@ -23,6 +23,9 @@ def computed(spec: MeshSpec) -> dict[str, Any]:
         "defaultConfig": {
             "discoveryAddress": names.discovery_address,
             "meshId": spec.mesh_id or spec.trust_domain,
+            # Proxies take further roots from istiod while they run. They get this when they are injected, so it must be
+            # there long before the day on which a root is rotated.
+            "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"},
         },
     }
 
