@@ -60,6 +60,7 @@ def test_defaults(mesh: Mesh) -> None:
         "namespace": "istio-system",
         "revision": "default",
         "trustDomain": "cluster.local",
+        "trust": {"deletionPolicy": "Retain"},
         "mtls": "Permissive",
         "mode": "Apply",
         "meshConfig": {},

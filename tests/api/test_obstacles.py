@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import jinja2
 import pytest
+import pytest_asyncio
 import yaml
 
 from api.conftest import install_crd
@@ -423,19 +424,49 @@ async def test_webhook_configuration_of_another_mesh(op: Operator, mesh: Mesh, o
     assert mesh.cluster.get(other_mesh.root_path) is None
 
 
-async def test_crds_of_somebody_else_are_used_as_they_are(op: Operator, mesh: Mesh) -> None:
-    path = f"{CRDS}/peerauthentications.security.istio.io"
+PEER_AUTHENTICATIONS = f"{CRDS}/peerauthentications.security.istio.io"
+
+
+@pytest_asyncio.fixture
+async def foreign_crd(op: Operator, mesh: Mesh) -> AsyncIterator[Json]:
+    """One of Istio's CRDs as another tool would have installed it."""
     mesh.create()
     await op.reconcile(mesh)
-    ours = mesh.cluster.must_get(path)
-    mesh.cluster.merge(path, {"metadata": {"annotations": {"meshwright.dev/istio-api": None}}})
-    theirs = mesh.cluster.must_get(path)["metadata"]["resourceVersion"]
-    try:
-        await op.install(mesh)
-        assert mesh.cluster.must_get(path)["metadata"]["resourceVersion"] == theirs
-        assert not [what for what in op.wire.writes() if "CustomResourceDefinition" in what]
-    finally:
-        mesh.cluster.merge(path, {"metadata": {"annotations": ours["metadata"]["annotations"]}})
+    mesh.cluster.merge(PEER_AUTHENTICATIONS, {"metadata": {"annotations": {"meshwright.dev/istio-api": None}}})
+    yield mesh.cluster.must_get(PEER_AUTHENTICATIONS)
+    versions = mesh.cluster.must_get(PEER_AUTHENTICATIONS)["spec"]["versions"]
+    for each in versions:
+        each["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"].pop("hardened", None)
+    mesh.cluster.merge(PEER_AUTHENTICATIONS, {"spec": {"versions": versions}})
+
+
+async def test_crds_that_hold_more_than_ours_are_used_as_they_are(op: Operator, mesh: Mesh, foreign_crd: Json) -> None:
+    versions = foreign_crd["spec"]["versions"]
+    for each in versions:
+        each["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["hardened"] = {"type": "boolean"}
+    mesh.cluster.merge(PEER_AUTHENTICATIONS, {"spec": {"versions": versions}})
+    await op.install(mesh)
+    after = mesh.cluster.must_get(PEER_AUTHENTICATIONS)
+    assert after["spec"]["versions"] == versions
+    assert "meshwright.dev/istio-api" not in after["metadata"]["annotations"]
+    message = mesh.condition()["message"]
+    assert "CustomResourceDefinition peerauthentications.security.istio.io, version v1: spec.hardened" in message
+    await op.reconcile(mesh)
+    assert op.wire.everything_written() == []
+
+
+async def test_crds_that_ours_can_replace_are_replaced(op: Operator, mesh: Mesh, foreign_crd: Json) -> None:
+    versions = foreign_crd["spec"]["versions"]
+    for each in versions:
+        del each["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["portLevelMtls"]
+        each["schema"]["openAPIV3Schema"]["properties"]["spec"].pop("x-kubernetes-validations", None)
+    mesh.cluster.merge(PEER_AUTHENTICATIONS, {"spec": {"versions": versions}})
+    await op.install(mesh)
+    after = mesh.cluster.must_get(PEER_AUTHENTICATIONS)
+    assert "meshwright.dev/istio-api" in after["metadata"]["annotations"]
+    spec = after["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert "portLevelMtls" in spec["properties"]
+    assert mesh.condition()["message"] == "the mesh is as declared"
 
 
 async def test_cacerts_of_somebody_else(op: Operator, mesh: Mesh) -> None:

@@ -8,8 +8,8 @@ from api.world import CRDS, Mesh, Operator, Sent
 from meshwright.api.errors import Unreachable
 
 ORDER = [
-    "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "PeerAuthentication", "PodDisruptionBudget",
-    "Deployment", "Service", "ConfigMap", "ConfigMap", "ClusterRoleBinding", "ClusterRoleBinding", "ClusterRole",
+    "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "Deployment", "PeerAuthentication",
+    "PodDisruptionBudget", "Service", "ConfigMap", "ConfigMap", "ClusterRoleBinding", "ClusterRoleBinding", "ClusterRole",
     "ClusterRole", "RoleBinding", "Role", "ServiceAccount",
 ]  # fmt: skip
 
@@ -65,7 +65,7 @@ async def test_deleted_before_anything_was_made(op: Operator, mesh: Mesh) -> Non
 async def test_a_spec_that_does_not_fit_can_be_deleted(op: Operator, mesh: Mesh) -> None:
     mesh.create()
     await op.install(mesh)
-    mesh.change(meshConfig={"trustDomain": "x"}, mode="Paused")
+    mesh.change(meshConfig={"trustDomain": "x"})
     await op.reconcile(mesh)
     mesh.cluster.delete(mesh.path)
     await op.reconcile(mesh)

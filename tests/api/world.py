@@ -6,6 +6,7 @@ their word (pods are ready, istiod has written its CA into the webhook), the tes
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import datetime as dt
@@ -27,6 +28,7 @@ from kubernetes.aio.client import Configuration
 from meshwright.cluster.client import Client
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.reconcile import Again, Reconciler
+from meshwright.controller.reporter import Reporter
 from meshwright.mesh.names import Names
 from meshwright.render import objects
 from testbed.apiserver import ApiServer
@@ -173,7 +175,8 @@ class Cluster:
 
 
 def path_of(api_version: str, kind: str, namespace: str = "", name: str = "") -> str:
-    plural = f"{kind.lower()[:-1]}ies" if kind.endswith("y") else f"{kind.lower()}s"
+    singular = kind.lower()
+    plural = f"{singular[:-1]}ies" if kind.endswith("y") else f"{singular}{'es' if kind.endswith('s') else 's'}"
     parts = ["/apis" if "/" in api_version else "/api", api_version]
     if namespace:
         parts += ["namespaces", namespace]
@@ -217,6 +220,10 @@ class Mesh:
     @property
     def injector_path(self) -> str:
         return f"{WEBHOOKS}/mutatingwebhookconfigurations/{self.names.mutating_webhook}"
+
+    @property
+    def validator_path(self) -> str:
+        return f"{WEBHOOKS}/validatingwebhookconfigurations/{self.names.validating_webhook}"
 
     @property
     def root_path(self) -> str:
@@ -306,6 +313,7 @@ class Sent(NamedTuple):
     path: str
     kind: str
     what: str
+    body: Json | None = None
 
     @property
     def writes(self) -> bool:
@@ -327,7 +335,7 @@ class Wire(Client):
         self.after: Callable[[Sent], None] = lambda _: None
 
     async def _request(self, method: str, path: str, *args: Any, **kwargs: Any) -> Json:
-        request = Sent(method, path, kwargs["kind"], kwargs["what"])
+        request = Sent(method, path, kwargs["kind"], kwargs["what"], next(iter(args), None))
         self.before(request)
         self.sent.append(request)
         answer = await super()._request(method, path, *args, **kwargs)
@@ -357,9 +365,14 @@ class Operator:
     metrics: Metrics
 
     @classmethod
-    def start(cls, wire: Wire) -> Operator:
+    def start(
+        cls, wire: Wire, *, now: dt.datetime = NOW, generation_of: Callable[[str], int] = lambda _: 0
+    ) -> Operator:
         metrics = Metrics(version="test")
-        reconciler = Reconciler(wire, metrics, namespace=OPERATOR_NAMESPACE, instance="test", now=lambda: NOW)
+        reporter = Reporter(wire, metrics, instance="test", now=lambda: now)
+        reconciler = Reconciler(
+            wire, wire, reporter, namespace=OPERATOR_NAMESPACE, now=lambda: now, generation_of=generation_of
+        )
         return cls(wire, reconciler, metrics)
 
     async def reconcile(self, mesh: Mesh) -> Again | None:
@@ -369,12 +382,28 @@ class Operator:
 
     async def install(self, mesh: Mesh) -> None:
         """Until the mesh is as declared, with the rest of the world playing along."""
-        await self.reconcile(mesh)
+        for _ in range(50):  # a kind whose CRD has just changed is answered for with 429
+            again = await self.reconcile(mesh)
+            if not (again and again.failed):
+                break
+            await asyncio.sleep(0.1)
         mesh.istiod_becomes_available()
         await self.reconcile(mesh)
         mesh.istiod_writes_its_ca()
         await self.reconcile(mesh)
         assert mesh.condition()["reason"] == "Installed", mesh.condition()
+
+    async def repair(self, mesh: Mesh) -> None:
+        """Until a mesh that something was done to is as declared again."""
+        await self.reconcile(mesh)
+        for turn in (mesh.istiod_becomes_available, mesh.istiod_writes_its_ca):
+            if mesh.condition()["reason"] != "Installed":
+                turn()
+                await self.reconcile(mesh)
+        assert mesh.condition()["reason"] == "Installed", mesh.condition()
+
+    def measured(self, metric: str, mesh: Mesh, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"meshwright_mesh_{metric}", {"mesh": mesh.name, **labels})
 
 
 @contextmanager

@@ -9,12 +9,14 @@
     │   ├── Unreachable       the API server is away, or timed out
     │   ├── Throttled         the API server asks us to wait
     │   ├── Conflict          somebody wrote first: read again
+    │   ├── Superseded        the MeshInstall changed while we worked on it: begin again
     │   └── NotFound          what we asked for is not there (any more)
     └── ExternalError         somebody else must act; we look again from time to time
         ├── Forbidden         RBAC refuses us a verb on a resource
         ├── ForeignObject     an object in our place is not ours
         ├── NamespaceTerminating
-        └── TrustError        key material that we find is not what it must be
+        ├── TrustError        key material that we find is not what it must be
+        └── LeaseLost         another replica leads, or may: this process ends
 
 Each error's `reason` is the reason of the Ready condition (see `meshwright.api.conditions`).
 """
@@ -64,6 +66,10 @@ class Conflict(TransientError):
     reason = "Conflict"
 
 
+class Superseded(TransientError):
+    reason = "Progressing"
+
+
 class NotFound(TransientError):
     reason = "NotFound"
 
@@ -86,3 +92,7 @@ class NamespaceTerminating(ExternalError):
 
 class TrustError(ExternalError):
     reason = "TrustNotUsable"
+
+
+class LeaseLost(ExternalError):
+    """Nothing may be written any more."""

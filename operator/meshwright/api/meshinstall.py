@@ -28,6 +28,7 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "meshwright"
 LABEL_MESH_ID = f"{GROUP}/mesh-id"
 ANNOTATION_ISTIO_API = f"{GROUP}/istio-api"
+ANNOTATION_REPLICAS = f"{GROUP}/replicas"  # who decides them, see mesh.replicas
 # What people put on them, and on a MeshInstall.
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"  # "disabled": the object is left alone
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"  # "true": a mesh goes although sidecars still run
@@ -196,7 +197,8 @@ class MeshSpec(Model):
     """istiod: its size, images, resources and environment."""
     mesh_config: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
     """Istio's MeshConfig, free-form, as in Istio's own documentation. What follows from other fields
-    (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`) cannot be set here."""
+    (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`,
+    `defaultConfig.proxyMetadata.PROXY_CONFIG_XDS_AGENT`) cannot be set here."""
     mode: Mode = Mode.APPLY
     """`Apply` carries out, `Plan` only computes what would change (a server-side dry run), `Paused` leaves everything
     as it is."""
@@ -247,7 +249,7 @@ class ClusterStatus(Model):
     proxies: int = 0
     """Pods with a sidecar of this mesh."""
     objects: int = 0
-    """Objects that make up the mesh and carry its labels."""
+    """Objects that the mesh consists of, with Istio's CRDs."""
     not_reconciled: int = 0
     """Those of them that the annotation `meshwright.dev/reconcile: disabled` takes out of our hands."""
     trust: TrustStatus = TrustStatus()
@@ -259,10 +261,12 @@ class PlanStatus(Model):
     """Objects that would be created."""
     change: int = 0
     """Objects that would be changed."""
+    delete: int = 0
+    """Objects that would be deleted, because the mesh needs them no more."""
     unchanged: int = 0
     """Objects that are as declared already."""
     objects: list[str] = []
-    """The first objects that would be created or changed, as `create Kind namespace/name`."""
+    """The first objects that would be created, changed or deleted, as `create Kind namespace/name`."""
 
 
 class MeshStatus(Model):
@@ -319,6 +323,22 @@ class MeshInstall(BaseModel):
             spec = MeshSpec.model_validate(manifest.get("spec") or {}, by_name=False)  # the wire has one spelling
         except ValidationError as error:
             raise InvalidSpec(f"{KIND} {metadata['name']}: {describe(error)}") from None
+        return cls._of(manifest, spec)
+
+    @classmethod
+    def salvage(cls, manifest: dict[str, Any]) -> Self:
+        """What still can be told of a manifest whose spec does not parse: where its objects are, and what ran."""
+        written = manifest.get("spec") or {}
+        kept = {name: written[name] for name in ("namespace", "revision", "meshID", "trustDomain") if name in written}
+        try:
+            spec = MeshSpec.model_validate({"version": "0.0.0", **kept}, by_name=False)
+        except ValidationError:
+            spec = MeshSpec(version="0.0.0")
+        return cls._of(manifest, spec)
+
+    @classmethod
+    def _of(cls, manifest: dict[str, Any], spec: MeshSpec) -> Self:
+        metadata = manifest["metadata"]
         return cls(
             name=metadata["name"],
             uid=metadata.get("uid", ""),

@@ -1,29 +1,34 @@
-"""apply: rendered objects reach the API server by server-side apply, wave after wave."""
+"""apply: rendered objects reach the API server by server-side apply, wave after wave; what is ours and no more
+wanted is pruned.
+
+In sync means silent: what was applied and has not changed since costs nothing, and what may have changed is tried
+out in a dry run before anything is written.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from meshwright.api.errors import ForeignObject, NotFound
-from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MESH
+from meshwright.api.errors import NotFound, Rejected
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.installers import installers
-from meshwright.cluster.kinds import CRD, NAMESPACE, kind_of
+from meshwright.cluster.gather import Reader
+from meshwright.cluster.kinds import OWNED, kind_of
+from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Memory, Survey, survey
 from meshwright.cluster.together import together
-from meshwright.mesh.objects import Key, Live, Rendered, Wave, at_once, crds_established
-from meshwright.mesh.observed import named
+from meshwright.mesh.objects import Key, Owner, Rendered, Step, Wave, at_once
+from meshwright.mesh.ownership import fields_of, owns, restricted
 
-MANAGER = "meshwright"
-BIRTH_MANAGER = "meshwright-birth"  # owns what is set once and belongs to somebody else afterwards
 AT_ONCE = 32  # requests in flight: the CRDs, and what goes on beside them
 NAMED = 20  # changes that an outcome names
 # What a dry run changes although nothing would change.
 VOLATILE = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
+
+Proceed = Callable[[], None]  # called before each write; raises when the work has been overtaken
 
 
 @dataclass
@@ -32,15 +37,23 @@ class Outcome:
 
     created: int = 0
     changed: int = 0
+    deleted: int = 0
     unchanged: int = 0
+    left: list[str] = field(default_factory=list)  # what an annotation takes out of our hands
     objects: list[str] = field(default_factory=list)  # the first changes, as `create Kind namespace/name`
-    waiting: str | None = None  # what the next wave waits for
+    waiting: Step | None = None
+    notes: list[str] = field(default_factory=list)  # CRDs of others that are used as they are, and why
 
     def add(self, verb: str, key: Key) -> None:
         if verb == "create":
             self.created += 1
         elif verb == "change":
             self.changed += 1
+        elif verb == "delete":
+            self.deleted += 1
+        elif verb == "leave":
+            self.left.append(str(key))
+            return
         else:
             self.unchanged += 1
             return
@@ -49,94 +62,148 @@ class Outcome:
 
 
 class Applier:
-    """Applies waves to one cluster. Remembers what it applied, so that what is in sync is not written again."""
+    """Applies waves to one cluster, and remembers what it applied."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, reader: Reader) -> None:
         self._client = client
-        # Of each mesh, the digest and incarnation of the last apply of an object.
-        self._applied: dict[str, dict[Key, tuple[str, str]]] = {}
-        self._established: dict[Key, Manifest] = {}  # CRDs that were seen established, without their large schemas
+        self._reader = reader
+        self._memories: dict[str, Memory] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def survey(self, waves: Iterable[Wave], *, mesh: str) -> Live:
+    async def survey(self, waves: Iterable[Wave], owner: Owner) -> Survey:
         """What is there in our places. Raises ForeignObject when something is not this mesh's; writes nothing."""
-        keys = [rendered.key for wave in waves for rendered in wave.objects]
-        applied = self._applied.get(mesh, {})
-        found = await together(*(self._get(key, whole=key not in applied) for key in keys))
-        live = {key: manifest for key, manifest in zip(keys, found, strict=True) if manifest}
-        refuse_foreign(live, mesh)
-        return live
+        rendered = [each for wave in waves for each in wave.objects]
+        return await survey(self._reader, rendered, owner, memory=self._memory(owner), slots=self._slots)
 
-    async def apply(self, waves: Iterable[Wave], live: Live, *, mesh: str, dry_run: bool) -> Outcome:
-        """Brings what is `live` to what is rendered.
+    async def apply(
+        self, waves: Iterable[Wave], found: Survey, owner: Owner, *, dry_run: bool, proceed: Proceed
+    ) -> Outcome:
+        """Brings what was found to what is rendered, and prunes the rest of the owner's.
 
         A wave's condition holds back the birth of its objects only: those that are there are kept as declared, also
         while istiod is down.
         """
-        return await _Pass(self._apply_one, live, mesh=mesh, dry_run=dry_run).run(tuple(waves))
+        apply_one = partial(self._apply_one, memory=self._memory(owner), dry_run=dry_run, proceed=proceed)
+        outcome = await _Pass(apply_one, found, dry_run=dry_run).run(tuple(waves))
+        if outcome.waiting is None:
+            await self._prune(found, outcome, dry_run=dry_run, proceed=proceed)
+        return outcome
 
     def forget(self, mesh: str) -> None:
-        self._applied.pop(mesh, None)
+        self._memories.pop(mesh, None)
 
-    async def _get(self, key: Key, *, whole: bool) -> Manifest | None:
-        """The object; unless `whole` is asked for, an established CRD that did not change comes without its spec."""
-        async with self._slots:
-            kind = kind_of(key.api_version, key.kind)
-            if not whole and (known := self._established.get(key)):
-                head = await self._client.get(kind, key.name, key.namespace, metadata_only=True)
-                if head and _incarnation(known) == _incarnation({**known, "metadata": head["metadata"]}):
-                    return {**known, "metadata": head["metadata"]}
-            manifest = await self._client.get(kind, key.name, key.namespace)
-            if manifest and key.kind == CRD.kind and crds_established({key: manifest}) is None:
-                self._established[key] = {name: value for name, value in manifest.items() if name != "spec"}
-            return manifest
+    def _memory(self, owner: Owner) -> Memory:
+        return self._memories.setdefault(owner.mesh, Memory())
 
     async def _apply_one(
-        self, rendered: Rendered, live: Manifest | None, *, mesh: str, dry_run: bool
+        self, rendered: Rendered, live: Manifest | None, *, memory: Memory, dry_run: bool, proceed: Proceed
     ) -> tuple[str, Manifest]:
         """What was done (create, change or keep), and the object after it."""
-        key, done = rendered.key, self._applied.setdefault(mesh, {})
-        if live and (_is_foreign_crd(live) or done.get(key) == (rendered.digest, _incarnation(live))):
+        key = rendered.key
+        known = memory.get(key)
+        if live and known and known.still_as_applied(rendered, live):
             return "keep", live
-        kind = kind_of(key.api_version, key.kind)
         async with self._slots:
-            if live is None and rendered.at_birth and not dry_run:
-                await self._client.create(kind, rendered.at_birth, field_manager=BIRTH_MANAGER)
-                result = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER)
+            if live is None:
+                result = await self._create(rendered, dry_run=dry_run, proceed=proceed)
+            elif (dry_run or known is None or known.digest == rendered.digest) and (
+                await self._would_keep(rendered, live, dry_run=dry_run)
+            ):
+                result = live
+            elif dry_run:
+                return "change", live
             else:
-                try:
-                    result = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, dry_run=dry_run)
-                except NotFound:
-                    if not dry_run:
-                        raise
-                    result = rendered.manifest  # its namespace or kind would be created by an earlier wave
+                proceed()
+                result = await self._change(rendered, live)
         if not dry_run:
-            done[key] = rendered.digest, _incarnation(result)
-        return "create" if live is None else "change" if differ(live, result) else "keep", result
+            memory.remember(rendered, result)
+        return "create" if live is None else "keep" if result is live else "change", result
+
+    async def _would_keep(self, rendered: Rendered, live: Manifest, *, dry_run: bool) -> bool:
+        """After a restart, or a change by somebody else: a dry run decides whether there is anything to write."""
+        if _hand_over(rendered, live) or _trimmed(rendered, live):
+            return False
+        try:
+            return not differ(live, await self._send(rendered.manifest, live, dry_run=True))
+        except Rejected:
+            if dry_run:
+                raise
+            return False
+
+    async def _create(self, rendered: Rendered, *, dry_run: bool, proceed: Proceed) -> Manifest:
+        kind = kind_of(rendered.key.api_version, rendered.key.kind)
+        if dry_run:
+            try:
+                return await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, dry_run=True)
+            except NotFound:
+                return rendered.manifest  # its namespace or kind would be created by an earlier wave
+        proceed()
+        if rendered.birth is None:
+            # Not forced: what somebody else put there since we looked is not ours to take over.
+            return await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, force=False)
+        born = await self._client.create(kind, rendered.birth.manifest, field_manager=BIRTH_MANAGER)
+        proceed()
+        return await self._change(rendered, born)
+
+    async def _change(self, rendered: Rendered, live: Manifest) -> Manifest:
+        kind = kind_of(rendered.key.api_version, rendered.key.kind)
+        if handed_over := _hand_over(rendered, live):
+            # Its new owner must hold the field before we let go of it, or it would fall back to its default.
+            await self._client.apply(kind, _pinned(handed_over, live), field_manager=BIRTH_MANAGER)
+        try:
+            result = await self._send(rendered.manifest, live, dry_run=False)
+        except Rejected:
+            # Somebody's item of a list (a port with another number, say) contradicts ours: our lists, whole.
+            await self._merge(rendered.manifest, live["metadata"]["resourceVersion"])
+            result = await self._send(rendered.manifest, live, dry_run=False)
+        if trimmed := _trimmed(rendered, result):
+            # What created the object must not go on owning what only we declare: it could never be taken back.
+            empty = {name: rendered.manifest[name] for name in ("apiVersion", "kind")}
+            metadata = {**identity(rendered.manifest), "managedFields": trimmed}
+            result = await self._merge({**empty, "metadata": metadata}, result["metadata"]["resourceVersion"])
+        return result
+
+    async def _merge(self, manifest: Manifest, resource_version: str) -> Manifest:
+        kind, metadata = kind_of(manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
+        patch = {**manifest, "metadata": {**metadata, "resourceVersion": resource_version}}
+        where = metadata.get("namespace", "")
+        return await self._client.merge(kind, metadata["name"], patch, where, field_manager=BIRTH_MANAGER)
+
+    async def _send(self, manifest: Manifest, live: Manifest, *, dry_run: bool) -> Manifest:
+        kind = kind_of(manifest["apiVersion"], manifest["kind"])
+        return await self._client.apply(kind, _pinned(manifest, live), field_manager=MANAGER, dry_run=dry_run)
+
+    async def _prune(self, found: Survey, outcome: Outcome, *, dry_run: bool, proceed: Proceed) -> None:
+        order = {(kind.api_version, kind.kind): position for position, kind in enumerate(OWNED)}
+        for key, head in sorted(found.strays.items(), key=lambda each: order[each[0].api_version, each[0].kind]):
+            if not dry_run:
+                proceed()
+                await self._client.delete(kind_of(key.api_version, key.kind), head)
+            outcome.add("delete", key)
 
 
-ApplyOne = Callable[..., Coroutine[Any, Any, tuple[str, Manifest]]]
+ApplyOne = Callable[[Rendered, Manifest | None], Coroutine[Any, Any, tuple[str, Manifest]]]
 
 
 class _Pass:
     """One way through the waves."""
 
-    def __init__(self, apply_one: ApplyOne, live: Live, *, mesh: str, dry_run: bool) -> None:
-        self._apply_one = partial(apply_one, mesh=mesh, dry_run=dry_run)
-        self._live = live
+    def __init__(self, apply_one: ApplyOne, found: Survey, *, dry_run: bool) -> None:
+        self._apply_one = apply_one
+        self._found = found
         self._conditions_count = not dry_run
         self._applied: dict[Key, Manifest] = {}
         self._verbs: dict[Key, str] = {}
-        self._waiting: str | None = None
+        self._waiting: Step | None = None
 
     async def run(self, waves: tuple[Wave, ...]) -> Outcome:
         aside = asyncio.ensure_future(self._each(wave for wave in waves if wave.apart))
         try:
-            for wave in waves:
+            for number, wave in enumerate(waves, start=1):
                 if wave.after is not at_once:
                     await aside  # the condition may be about it
                 if not wave.apart:
-                    await self._wave(wave)
+                    await self._wave(wave, self._hindrance(wave, number, len(waves)))
         finally:
             await asyncio.wait([aside])  # no request outlives the pass
         await aside
@@ -144,46 +211,35 @@ class _Pass:
 
     async def _each(self, waves: Iterable[Wave]) -> None:
         for wave in waves:
-            await self._wave(wave)
+            await self._wave(wave, None)
 
-    async def _wave(self, wave: Wave) -> None:
+    def _hindrance(self, wave: Wave, number: int, of: int) -> Step | None:
+        waits_for = wave.after(self._applied) if self._conditions_count else None
+        return Step(number, of, wave.name, waits_for) if waits_for else None
+
+    async def _wave(self, wave: Wave, hindrance: Step | None) -> None:
         due = wave.objects
-        if self._conditions_count and (waiting := wave.after(self._applied)):
-            self._waiting = self._waiting or waiting
-            due = tuple(rendered for rendered in wave.objects if rendered.key in self._live)
-        results = await together(*(self._apply_one(each, self._live.get(each.key)) for each in due))
+        if hindrance:
+            self._waiting = self._waiting or hindrance
+            due = tuple(rendered for rendered in due if rendered.key in self._found.live)
+        for key in (rendered.key for rendered in due if rendered.key in self._found.left_alone):
+            self._verbs[key], self._applied[key] = "leave", self._found.live[key]
+        due = tuple(rendered for rendered in due if rendered.key not in self._found.left_alone)
+        results = await together(*(self._apply_one(each, self._found.live.get(each.key)) for each in due))
         for rendered, (verb, result) in zip(due, results, strict=True):
             self._verbs[rendered.key] = verb
             self._applied[rendered.key] = result
 
     def _outcome(self, waves: Iterable[Wave]) -> Outcome:
         """In the order of the waves, not of the answers: a plan that says the same must read the same."""
-        outcome = Outcome(waiting=self._waiting)
+        outcome = Outcome(waiting=self._waiting, notes=list(self._found.notes))
         for wave in waves:
             for rendered in wave.objects:
-                if verb := self._verbs.get(rendered.key):
+                if rendered.key in self._found.hindered:
+                    outcome.unchanged += 1
+                elif verb := self._verbs.get(rendered.key):
                     outcome.add(verb, rendered.key)
         return outcome
-
-
-def refuse_foreign(live: Mapping[Key, Manifest], mesh: str) -> None:
-    foreign = []
-    for key, manifest in live.items():
-        # A namespace may be there before us, and CRDs are shared: both are looked at where they are applied.
-        if key.kind in (NAMESPACE.kind, CRD.kind):
-            continue
-        owner = (manifest["metadata"].get("labels") or {}).get(LABEL_MESH)
-        if owner != mesh:
-            whose = f"belongs to mesh {owner}" if owner else f"was made by {named(installers(manifest))}"
-            foreign.append(f"{key} {whose}")
-    if foreign:
-        raise ForeignObject(f"{'; '.join(foreign)}: not touched; remove or rename it, or choose another revision")
-
-
-def _incarnation(manifest: Manifest) -> str:
-    """What changes whenever the object does; of a CRD only when its spec does, because its status moves by itself."""
-    metadata = manifest["metadata"]
-    return f"{metadata['uid']}/{metadata['generation' if manifest['kind'] == CRD.kind else 'resourceVersion']}"
 
 
 def differ(before: Manifest, after: Manifest) -> bool:
@@ -191,11 +247,35 @@ def differ(before: Manifest, after: Manifest) -> bool:
 
 
 def _comparable(manifest: Manifest) -> str:
+    """With what we declare of it: a field that lost its owner would stay when we declare it no more."""
     metadata = {name: value for name, value in manifest["metadata"].items() if name not in VOLATILE}
-    return json.dumps({**manifest, "metadata": metadata, "status": None}, sort_keys=True)
+    ours = fields_of(manifest, MANAGER)
+    return json.dumps({**manifest, "metadata": metadata, "status": None, "ours": ours}, sort_keys=True)
 
 
-def _is_foreign_crd(live: Manifest) -> bool:
-    if live["kind"] != CRD.kind:
-        return False
-    return ANNOTATION_ISTIO_API not in (live["metadata"].get("annotations") or {})
+def _pinned(manifest: Manifest, live: Manifest) -> Manifest:
+    """With the uid of what we looked at: one that was deleted and made again meanwhile is not written to."""
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
+
+
+def _hand_over(rendered: Rendered, live: Manifest) -> Manifest | None:
+    """The object with nothing but the field that we are to let go, if we still hold it."""
+    path = rendered.handed_over
+    if not path or not owns(live, MANAGER, path):
+        return None
+    value: Any = live
+    for name in path:
+        value = value[name]
+    for name in reversed(path):
+        value = {name: value}
+    return {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": identity(live), **value}
+
+
+def identity(manifest: Manifest) -> Manifest:
+    return {name: manifest["metadata"][name] for name in ("name", "namespace") if name in manifest["metadata"]}
+
+
+def _trimmed(rendered: Rendered, live: Manifest) -> list[Manifest] | None:
+    """The managed fields without what the birth of the object left behind; None when there is nothing to take away."""
+    leaves = rendered.birth.fields if rendered.birth else frozenset[str]()
+    return restricted(live["metadata"].get("managedFields") or [], manager=BIRTH_MANAGER, leaves=leaves)

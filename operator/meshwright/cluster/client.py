@@ -1,7 +1,7 @@
 """A narrow client: dicts in, dicts out.
 
 Typed models would silently drop fields that they do not know, so none are used; configuration, credentials and
-the connection pool are the official client's.
+the connection pools are the official client's.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 
 from meshwright.api.errors import FinalError, NotFound, Unreachable
 from meshwright.cluster.failures import classify
@@ -25,6 +27,11 @@ Manifest = dict[str, Any]
 Observer = Callable[[str, str, int, float], None]  # method, kind, HTTP status (0: no answer), seconds
 
 REQUEST_TIMEOUT = 30.0
+# A write must be over before another replica may lead: 15 s of lease, less the 10 s in which the leader must renew it.
+WRITE_TIMEOUT = 4.5
+SERVER_TIMEOUT = "timeout=4s"  # the server gives up first, so that it says whether it did
+WATCH_SECONDS = 300
+SILENCE = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=75.0)  # bookmarks come each minute
 PAGE = 500
 METADATA_ONLY = "application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1,application/json"
 ERROR = 400
@@ -40,7 +47,10 @@ class Client:
 
     def __init__(self, configuration: Configuration, *, observer: Observer = lambda *_: None) -> None:
         self._api = ApiClient(configuration)
+        self._streams = RESTClientObject(configuration)
+        self._streams.maxsize = 0  # without limit: each watch holds its connection
         self._observe = observer
+        self.guard: Callable[[], None] = lambda: None  # called before each write; raises when it must not be sent
 
     @classmethod
     async def connect(cls, *, observer: Observer = lambda *_: None) -> Self:
@@ -57,6 +67,7 @@ class Client:
 
     async def close(self) -> None:
         await self._api.close()
+        await self._streams.close()
 
     async def version(self) -> str:
         answer = await self._request("GET", "/version", what="read the API server's version", kind="version")
@@ -76,20 +87,58 @@ class Client:
         self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
     ) -> list[Manifest]:
         """All objects; none when their kind is not served."""
-        items: list[Manifest] = []
+        pages = self.pages(kind, namespace, labels=labels, metadata_only=metadata_only)
+        try:
+            return [item async for page in pages for item in page["items"]]
+        except NotFound:
+            return []
+
+    async def pages(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
+    ) -> AsyncGenerator[Manifest, None]:
+        """The collection at one moment, as lists of at most `PAGE` items; each has the collection's resourceVersion.
+
+        Raises NotFound when the kind is not served, and Conflict when the server has forgotten that moment.
+        """
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:
-            try:
-                page = await self._request(
-                    "GET", f"{kind.path(namespace)}?{urlencode(query)}", what=f"list {kind.plural}", kind=kind.kind,
-                    accept=METADATA_ONLY.format(suffix="List") if metadata_only else None,
-                )  # fmt: skip
-            except NotFound:
-                return []
-            items += page["items"] or ()  # an empty list of some kinds comes as null
+            page = await self._request(
+                "GET", f"{kind.path(namespace)}?{urlencode(query)}", what=f"list {kind.plural}", kind=kind.kind,
+                accept=METADATA_ONLY.format(suffix="List") if metadata_only else None,
+            )  # fmt: skip
+            page["items"] = page["items"] or []  # an empty list of some kinds comes as null
+            yield page
             if not (token := page["metadata"].get("continue")):
-                return items
+                return
             query["continue"] = token
+
+    async def watch(
+        self, kind: Kind, *, labels: str = "", resource_version: str, metadata_only: bool = False,
+        seconds: int = WATCH_SECONDS,
+    ) -> AsyncGenerator[tuple[str, Manifest], None]:  # fmt: skip
+        """What happens after `resource_version`, in order: ADDED, MODIFIED, DELETED with the object, and BOOKMARK.
+
+        The first is a BOOKMARK of `resource_version` itself: the server has taken the watch on. Ends after `seconds`.
+        Raises Conflict when the server has forgotten that version, NotFound when the kind is not served (any more),
+        Unreachable also when nothing is heard for longer than bookmarks take.
+        """
+        query = {
+            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+        } | ({"labelSelector": labels} if labels else {})  # fmt: skip
+        path, what = f"{kind.path()}?{urlencode(query)}", f"watch {kind.plural}"
+        headers = {"Accept": METADATA_ONLY.format(suffix="") if metadata_only else "application/json"}
+        async with aclosing(self._lines(path, headers, what=what, kind=kind.kind)) as lines:
+            async for line in lines:
+                if not line:
+                    yield "BOOKMARK", {"metadata": {"resourceVersion": resource_version}}
+                    continue
+                with _reaching(what):
+                    event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    raise classify(status.get("code", ERROR), json.dumps(status).encode(), {}, what=what)
+                yield event["type"], event["object"]
 
     async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str) -> Manifest:
         namespace = manifest["metadata"].get("namespace", "")
@@ -107,29 +156,33 @@ class Client:
         )  # fmt: skip
 
     async def apply(
-        self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False, subresource: str = ""
-    ) -> Manifest:
-        """Server-side apply; fields that others set are taken over."""
+        self, kind: Kind, manifest: Manifest, *, field_manager: str, force: bool = True, dry_run: bool = False,
+        subresource: str = "",
+    ) -> Manifest:  # fmt: skip
+        """Server-side apply. With `force`, fields that others set are taken over; without, raises Conflict."""
         name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace", "")
-        query = {"fieldManager": field_manager, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
+        query = {"fieldManager": field_manager, "force": str(force).lower()} | ({"dryRun": "All"} if dry_run else {})
         path = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
         return await self._request(
             "PATCH", f"{path}?{urlencode(query)}", manifest, content_type="application/apply-patch+yaml",
             what=f"apply {_name(kind, namespace, name)}", kind=kind.kind,
         )  # fmt: skip
 
-    async def merge(self, kind: Kind, name: str, patch: Manifest, namespace: str = "") -> Manifest:
+    async def merge(
+        self, kind: Kind, name: str, patch: Manifest, namespace: str = "", *, field_manager: str
+    ) -> Manifest:
         """JSON merge patch; with a resourceVersion in it, raises Conflict when that is not the stored one."""
         return await self._request(
-            "PATCH", kind.path(namespace, name), patch, content_type="application/merge-patch+json",
-            what=f"patch {_name(kind, namespace, name)}", kind=kind.kind,
+            "PATCH", f"{kind.path(namespace, name)}?{urlencode({'fieldManager': field_manager})}", patch,
+            content_type="application/merge-patch+json", what=f"patch {_name(kind, namespace, name)}", kind=kind.kind,
         )  # fmt: skip
 
     async def delete(self, kind: Kind, manifest: Manifest) -> None:
-        """Deletes exactly this incarnation of the object; one that is gone already is fine."""
+        """Deletes the object if it still is what the manifest says, or raises Conflict; one that is gone is fine."""
         metadata = manifest["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace", "")
-        options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        seen = {field: metadata[field] for field in ("uid", "resourceVersion") if field in metadata}
+        options = {"preconditions": seen, "propagationPolicy": "Background"}
         try:
             await self._request(
                 "DELETE", kind.path(namespace, name), options, what=f"delete {_name(kind, namespace, name)}",
@@ -143,25 +196,62 @@ class Client:
         content_type: str = "application/json", accept: str | None = None,
     ) -> Manifest:  # fmt: skip
         headers = {"Content-Type": content_type, "Accept": accept or "application/json"}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        await self._authorize(headers)
+        url, timeout = self._api.configuration.host + path, REQUEST_TIMEOUT
+        if method != "GET" and "dryRun=All" not in path:
+            url, timeout = f"{url}{'&' if '?' in path else '?'}{SERVER_TIMEOUT}", WRITE_TIMEOUT
+            self.guard()
         started = time.monotonic()
         status = 0
         try:
-            response = await self._api.rest_client.request(
-                method, self._api.configuration.host + path, headers=headers, body=body,
-                _request_timeout=REQUEST_TIMEOUT,
-            )  # fmt: skip
-            raw = await response.read()
-            status = response.status
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            text = str(error) or type(error).__name__
-            raise Unreachable(f"{what}: the API server does not answer ({text})") from error
+            with _reaching(what):
+                response = await self._api.rest_client.request(
+                    method, url, headers=headers, body=body, _request_timeout=timeout
+                )
+                raw = await response.read()
+                status = response.status
         finally:
             self._observe(method, kind, status, time.monotonic() - started)
         if status >= ERROR:
             raise classify(status, raw, response.headers, what=what)
-        answer: Manifest = json.loads(raw)
+        with _reaching(what):
+            answer: Manifest = json.loads(raw)
         return answer
+
+    async def _lines(self, path: str, headers: dict[str, str], *, what: str, kind: str) -> AsyncGenerator[bytes, None]:
+        """The lines of an answer without end; first an empty one, when the answer begins."""
+        await self._authorize(headers)
+        started = time.monotonic()
+        with _reaching(what):
+            answer = await self._streams.request(
+                "GET", self._api.configuration.host + path, headers=headers, _request_timeout=SILENCE
+            )
+            async with answer.response as response:
+                self._observe("WATCH", kind, response.status, time.monotonic() - started)
+                if response.status >= ERROR:
+                    raise classify(response.status, await response.read(), response.headers, what=what)
+                try:
+                    yield b""
+                    rest = b""
+                    while chunk := await response.content.readany():  # its readline has a limit, objects have none
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in lines:
+                            yield line
+                finally:
+                    if response.connection and response.connection.transport:
+                        response.connection.transport.abort()  # TLS would wait for the end of an answer without end
+
+    async def _authorize(self, headers: dict[str, str]) -> None:
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+
+
+@contextmanager
+def _reaching(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, TimeoutError, json.JSONDecodeError) as error:
+        text = str(error) or type(error).__name__
+        raise Unreachable(f"{what}: the API server does not answer ({text})") from error
 
 
 def _name(kind: Kind, namespace: str, name: str) -> str:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Protocol
 
-from meshwright.api.meshinstall import LABEL_MESH, MeshInstall, MeshSpec
-from meshwright.cluster.client import Client, Manifest
+from meshwright.api.meshinstall import ANNOTATION_REPLICAS, LABEL_MESH, MeshInstall, MeshSpec
+from meshwright.cluster.client import Manifest
 from meshwright.cluster.installers import installers
-from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL, MUTATING_WEBHOOK, NAMESPACE, POD
+from meshwright.cluster.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    MESH_INSTALL,
+    MUTATING_WEBHOOK,
+    NAMESPACE,
+    POD,
+    Kind,
+)
 from meshwright.cluster.together import together
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
@@ -19,13 +30,29 @@ TAG = "istio.io/tag"
 SIDECAR = "security.istio.io/tlsMode=istio"
 USUAL_START = 20.0  # seconds after which an istiod that runs should be ready
 WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
+NAMED_PROXIES = 10
+ROOT_CONFIG_MAP = "istio-ca-root-cert"
 
 
-async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Observed:
+class Reader(Protocol):
+    """What is read of one API server: by requests (`Client`), or from memory where informers have it (`Mirror`)."""
+
+    async def get(
+        self, kind: Kind, name: str, namespace: str = "", *, metadata_only: bool = False
+    ) -> Manifest | None: ...
+
+    async def list(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
+    ) -> list[Manifest]: ...
+
+    async def version(self) -> str: ...
+
+
+async def gather(reader: Reader, manifest: Manifest, *, now: dt.datetime) -> Observed:
     """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse."""
     mesh = MeshInstall.parse(manifest)
     neighbours, cluster = await together(
-        client.list(MESH_INSTALL), gather_cluster(client, mesh.spec, name=mesh.spec.cluster_name, now=now)
+        reader.list(MESH_INSTALL), gather_cluster(reader, mesh.spec, name=mesh.spec.cluster_name, now=now)
     )
     return Observed(
         now=now,
@@ -36,17 +63,18 @@ async def gather(client: Client, manifest: Manifest, *, now: dt.datetime) -> Obs
     )
 
 
-async def gather_cluster(client: Client, spec: MeshSpec, *, name: str, now: dt.datetime) -> Cluster:
+async def gather_cluster(reader: Reader, spec: MeshSpec, *, name: str, now: dt.datetime) -> Cluster:
     names = Names(spec.namespace, spec.revision)
-    own_pods = ",".join(f"{key}={value}" for key, value in names.selector.items())
-    version, namespace, istiods, injectors, pods, proxies = await together(
-        client.version(),
-        client.get(NAMESPACE, spec.namespace),
-        client.list(DEPLOYMENT, labels="app=istiod"),
-        client.list(MUTATING_WEBHOOK, labels="app=sidecar-injector"),
-        client.list(POD, spec.namespace, labels=own_pods),
-        client.list(POD, labels=SIDECAR, metadata_only=True),
+    version, namespace, istiods, injectors, pods, autoscalers, sidecars = await together(
+        reader.version(),
+        reader.get(NAMESPACE, spec.namespace, metadata_only=True),
+        reader.list(DEPLOYMENT, labels="app=istiod"),
+        reader.list(MUTATING_WEBHOOK, labels="app=sidecar-injector"),
+        reader.list(POD, spec.namespace, labels=selector(names)),
+        reader.list(AUTOSCALER, spec.namespace),
+        reader.list(POD, labels=SIDECAR, metadata_only=True),
     )
+    proxies = [pod["metadata"] for pod in sidecars if _is_proxy(pod, spec.revision)]
     return Cluster(
         name=name,
         kubernetes=version,
@@ -54,8 +82,29 @@ async def gather_cluster(client: Client, spec: MeshSpec, *, name: str, now: dt.d
         istiods=tuple(_istiod(each) for each in istiods),
         injectors=tuple(_injector(each) for each in injectors),
         troubles=tuple(trouble for pod in pods for trouble in _troubles(pod, now)),
-        proxies=sum(_is_proxy(pod, spec.revision) for pod in proxies),
+        autoscaled=any(_scales(each, names.istiod) for each in autoscalers),
+        proxies=len(proxies),
+        proxy_namespaces=dict(Counter(each["namespace"] for each in proxies)),
+        some_proxies=tuple(sorted(f"{each['namespace']}/{each['name']}" for each in proxies)[:NAMED_PROXIES]),
     )
+
+
+async def root_bundles(reader: Reader, namespaces: Iterable[str]) -> dict[str, str]:
+    """The root certificates that istiod published, by namespace."""
+    namespaces = list(namespaces)
+    found = await together(*(reader.get(CONFIG_MAP, ROOT_CONFIG_MAP, namespace) for namespace in namespaces))
+    pairs = zip(namespaces, found, strict=True)
+    return {namespace: (each.get("data") or {}).get("root-cert.pem", "") for namespace, each in pairs if each}
+
+
+def selector(names: Names) -> str:
+    """Of istiod's own pods."""
+    return ",".join(f"{key}={value}" for key, value in names.selector.items())
+
+
+def _scales(autoscaler: Manifest, deployment: str) -> bool:
+    target = autoscaler["spec"]["scaleTargetRef"]
+    return bool(target["kind"] == DEPLOYMENT.kind and target["name"] == deployment)
 
 
 def _neighbour(manifest: Manifest) -> Neighbour:
@@ -91,6 +140,7 @@ def _istiod(manifest: Manifest) -> Istiod:
         failure=next(
             (each.get("message", "") for each in status.get("conditions") or () if each["type"] == "ReplicaFailure"), ""
         ),
+        replicas_annotation=(metadata.get("annotations") or {}).get(ANNOTATION_REPLICAS),
     )
 
 

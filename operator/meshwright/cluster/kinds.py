@@ -41,16 +41,19 @@ CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourc
 MUTATING_WEBHOOK = Kind(
     "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False
 )
+VALIDATING_WEBHOOK = Kind(
+    "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations",
+    namespaced=False,
+)  # fmt: skip
 
 # What a MeshInstall becomes, in the order in which it is taken away again: first what stands in the way of
 # everybody's pods, then what runs, then what that needed.
 OWNED = (
     MUTATING_WEBHOOK,
-    Kind("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations",
-         namespaced=False),
+    VALIDATING_WEBHOOK,
+    DEPLOYMENT,
     Kind("security.istio.io/v1", "PeerAuthentication", "peerauthentications", namespaced=True),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespaced=True),
-    DEPLOYMENT,
     Kind("v1", "Service", "services", namespaced=True),
     CONFIG_MAP,
     Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),

@@ -1,17 +1,87 @@
-"""What a MeshInstall made is taken away again: webhooks first, then istiod, then the rest.
+"""What a MeshInstall made is taken away again, step by step: webhooks first, then istiod, then the rest, then what
+istiod itself left behind.
 
-CRDs, the namespace and the CA's Secrets stay: other things rest on them, and a mesh that comes back finds its root.
+CRDs and namespaces stay: other things rest on them. So does what an annotation takes out of our hands.
 """
 
 from __future__ import annotations
 
-from meshwright.api.meshinstall import LABEL_MESH
-from meshwright.cluster.client import Client
-from meshwright.cluster.kinds import OWNED
+from collections.abc import Callable, Iterable
+
+from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.gather import selector
+from meshwright.cluster.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    GATEWAY_CLASS,
+    LEASE,
+    MUTATING_WEBHOOK,
+    OWNED,
+    POD,
+    VALIDATING_WEBHOOK,
+    Kind,
+    kind_of,
+)
+from meshwright.cluster.survey import is_disabled
+from meshwright.cluster.together import together
+from meshwright.mesh.leftovers import leftovers
+from meshwright.mesh.names import Names
+from meshwright.mesh.objects import Owner, Step
+from meshwright.mesh.observed import Istiod
+
+WEBHOOKS = (MUTATING_WEBHOOK, VALIDATING_WEBHOOK)
+REST = tuple(kind for kind in OWNED if kind not in (*WEBHOOKS, DEPLOYMENT))
+STEPS = 4
+PUBLISHED = "istio.io/config=true"  # what istiod puts on the ConfigMaps that it writes into every namespace
 
 
-async def remove(client: Client, *, mesh: str) -> None:
-    """Deletes the objects that carry the mesh's label, kind by kind; repeatable at any point."""
-    for kind in OWNED:
-        for manifest in await client.list(kind, labels=f"{LABEL_MESH}={mesh}", metadata_only=True):
-            await client.delete(kind, manifest)
+async def remove(
+    client: Client, owner: Owner, names: Names, *, istiods: Iterable[Istiod], root: str | None,
+    proceed: Callable[[], None] = lambda: None,
+) -> Step | None:  # fmt: skip
+    """Repeatable at any point. What is still waited for; None when everything is gone.
+
+    `istiods`: all of the cluster; `root`: the fingerprint of the mesh's root, by which what istiod published is known;
+    `proceed`: called before each delete, raises when the work has been overtaken.
+    Everything else is read here, and from the API server: an informer that lags behind would leave things for ever.
+    """
+    await _delete(client, WEBHOOKS, owner, proceed)
+    await _delete(client, (DEPLOYMENT,), owner, proceed)
+    # An istiod that still runs would make again what it left.
+    if pods := await client.list(POD, names.namespace, labels=selector(names), metadata_only=True):
+        return Step(2, STEPS, "control plane", f"{_named(pods)} to end")
+    await _delete(client, REST, owner, proceed)
+    others = [each for each in istiods if (each.namespace, each.name) != (names.namespace, names.istiod)]
+    live = await _what_istiod_left(client, names)
+    for manifest in leftovers(live, names=names, roots=frozenset({root} if root else ()), others=others):
+        proceed()
+        await client.delete(kind_of(manifest["apiVersion"], manifest["kind"]), manifest)
+    return None
+
+
+async def _delete(client: Client, kinds: Iterable[Kind], owner: Owner, proceed: Callable[[], None]) -> None:
+    for kind in kinds:
+        for head in await client.list(kind, labels=owner.selector, metadata_only=True):
+            if not is_disabled(head):
+                proceed()
+                await client.delete(kind, head)
+
+
+async def _what_istiod_left(client: Client, names: Names) -> list[Manifest]:
+    questions = (
+        (CONFIG_MAP, "", PUBLISHED),
+        (CONFIG_MAP, names.namespace, ""),
+        (LEASE, names.namespace, ""),
+        (GATEWAY_CLASS, "", ""),
+    )
+    answers = await together(*(client.list(kind, namespace, labels=labels) for kind, namespace, labels in questions))
+    return [
+        {"apiVersion": kind.api_version, "kind": kind.kind, **item}
+        for (kind, _, _), items in zip(questions, answers, strict=True)
+        for item in items
+    ]
+
+
+def _named(pods: list[Manifest]) -> str:
+    names = ", ".join(f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in pods[:3])
+    return f"{len(pods)} pods of istiod ({names}{', …' if len(pods) > 3 else ''})"  # noqa: PLR2004

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure(options.log_level, as_json=options.log_format == "json")
     instance = socket.gethostname()  # in a pod, its name
     operator = Operator(
-        namespace=options.namespace, instance=instance, port=options.port, version=__version__, started=started
+        namespace=options.namespace,
+        instance=instance,
+        identity=f"{instance}_{uuid.uuid4()}",  # a container that restarts in its pod is another replica
+        port=options.port,
+        version=__version__,
+        started=started,
     )
     try:
         chassis.run(

@@ -15,6 +15,7 @@ from typing import Any
 
 import kopf
 
+from meshwright.api.errors import MeshwrightError
 from meshwright.api.meshinstall import GROUP, LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
 from meshwright.cluster.client import in_cluster
 from meshwright.cluster.kinds import MESH_INSTALL, OWNED
@@ -92,7 +93,7 @@ def configure_chassis(settings: kopf.OperatorSettings) -> None:
     settings.networking.error_backoffs = (1, 2, 4, 8)
     settings.queueing.idle_timeout = 1.0
     settings.queueing.error_delays = (1, 2, 4, 8, 16, 32, 60)
-    settings.process.ultimate_exiting_timeout = 25
+    settings.process.ultimate_exiting_timeout = 2.5  # seconds; with those of a release, less than 5
 
 
 Job = Callable[[], Coroutine[Any, Any, None]]
@@ -103,38 +104,44 @@ def run(
 ) -> None:
     """Prepare, then watch and work until a signal comes, or either of the two ends by itself (then with its error).
 
-    `during` is entered before all and left after all.
+    `during` is entered before all and left after all. A signal ends the work first, then the watches.
     """
     logging.getLogger("kopf").setLevel(logging.WARNING)
 
-    async def both() -> None:
-        await until_terminated(prepare)
-        stop = asyncio.Event()
-        worker = asyncio.create_task(work(), name="worker")
-        worker.add_done_callback(lambda _: stop.set())
-        try:
-            # With an identity of ours: kopf's own needs a user name, which a container's user need not have.
-            await kopf.operator(registry=registry(wake), clusterwide=True, stop_flag=stop, identity=instance)  # type: ignore[arg-type]
-        finally:
-            worker.cancel()
-            (result,) = await asyncio.gather(worker, return_exceptions=True)
-        if isinstance(result, Exception):
-            raise result
-
     async def whole_life() -> None:
+        end_on_signals(end := asyncio.current_task().cancel)  # type: ignore[union-attr]
         async with during:
-            await both()
+            await prepare()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(watch(wake, instance=instance, end=end), name="watches")
+                await work()
 
-    with contextlib.suppress(asyncio.CancelledError):  # terminated while preparing
-        asyncio.run(whole_life())
-
-
-async def until_terminated(job: Job) -> None:
-    """Until kopf runs and handles signals: the first process of a container would not even notice SIGTERM."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(job())
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        await task
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        asyncio.run(whole_life())
+    except asyncio.CancelledError:
+        return
+    except BaseExceptionGroup as errors:
+        raise leading(errors) from None
+
+
+async def watch(wake: Wake, *, instance: str, end: Callable[[], object]) -> None:
+    """Until it is cancelled, or kopf gives up, with its error."""
+    others = asyncio.all_tasks()
+    # With an identity of ours: kopf's own needs a user name, which a container's user need not have.
+    tasks = await kopf.spawn_tasks(registry=registry(wake), clusterwide=True, identity=instance)  # type: ignore[arg-type]
+    end_on_signals(end)  # kopf has just taken them for itself, and would end the watches alone
+    await kopf.run_tasks(tasks, ignored=others)
+    raise MeshwrightError("the watches have ended")
+
+
+def end_on_signals(end: Callable[[], object]) -> None:
+    """The first process of a container would not even notice SIGTERM."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+def leading(errors: BaseException) -> BaseException:
+    """The error that ended a group of tasks; those beside it came at the same moment."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

@@ -29,6 +29,14 @@ class Metrics:
             f"{PREFIX}_mesh_condition", "1 for the status that a condition of a mesh has, 0 for the others.",
             ["mesh", "type", "status"], registry=self.registry,
         )  # fmt: skip
+        self.mode = Gauge(
+            f"{PREFIX}_mesh_mode", "1 for the spec.mode that a mesh has, 0 for the others.", ["mesh", "mode"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.objects = Gauge(
+            f"{PREFIX}_mesh_objects", "Objects of a mesh: reconciled, or disabled by an annotation.",
+            ["mesh", "cluster", "state"], registry=self.registry,
+        )  # fmt: skip
         self.certificate_expiry = Gauge(
             f"{PREFIX}_certificate_expiry_timestamp_seconds", "When a CA certificate of a mesh ends.",
             ["mesh", "cluster", "certificate"], registry=self.registry,
@@ -45,7 +53,7 @@ class Metrics:
 
     def forget(self, mesh: str) -> None:
         """A mesh that is gone has no series."""
-        for metric in (self.condition, self.certificate_expiry):
+        for metric in (self.condition, self.mode, self.objects, self.certificate_expiry):
             metric.remove_by_labels({"mesh": mesh})
 
     def exposition(self) -> bytes:

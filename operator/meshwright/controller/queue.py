@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 FIRST_BACKOFF = 0.5  # seconds
@@ -18,10 +19,14 @@ MAX_BACKOFF = 60.0
 class Queue:
     """For one event loop. `jitter` takes a delay and gives the one that is waited for."""
 
-    def __init__(self, *, jitter: Callable[[float], float] = lambda delay: delay * random.uniform(0.8, 1.2)) -> None:  # noqa: S311
-        self._jitter = jitter
-        self._ready: deque[str] = deque()
-        self._waiting: set[str] = set()  # what is in _ready
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[float], float] = lambda delay: delay * random.uniform(0.8, 1.2),  # noqa: S311
+    ) -> None:
+        self._clock, self._jitter = clock, jitter
+        self._ready: OrderedDict[str, float] = OrderedDict()  # and since when
         self._active: set[str] = set()
         self._again: set[str] = set()  # added while active
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -31,14 +36,17 @@ class Queue:
     def __len__(self) -> int:
         return len(self._ready) + len(self._again)
 
+    def oldest(self) -> float:
+        """Seconds that the next key waits for a worker already; 0 when none does."""
+        return self._clock() - next(iter(self._ready.values())) if self._ready else 0.0
+
     def add(self, key: str) -> None:
         """Work on `key` as soon as possible; it overtakes a later date that it has."""
         self._cancel(key)
         if key in self._active:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.append(key)
+        elif key not in self._ready:
+            self._ready[key] = self._clock()
             self._wake.set()
 
     def add_after(self, key: str, delay: float) -> None:
@@ -67,8 +75,7 @@ class Queue:
         while not self._ready:
             self._wake.clear()
             await self._wake.wait()
-        key = self._ready.popleft()
-        self._waiting.discard(key)
+        key, _ = self._ready.popitem(last=False)
         self._active.add(key)
         return key
 

@@ -9,33 +9,38 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import structlog
+from functools import partial
 
 from meshwright.api.conditions import REASONS
-from meshwright.api.errors import ExternalError, FinalError, MeshwrightError, TransientError
-from meshwright.api.meshinstall import FINALIZER, MeshInstall, MeshSpec, Mode, parse_status
-from meshwright.cluster.apply import Applier
+from meshwright.api.errors import (
+    ExternalError,
+    FinalError,
+    InvalidSpec,
+    MeshwrightError,
+    Superseded,
+    TransientError,
+    TrustError,
+)
+from meshwright.api.meshinstall import FINALIZER, MeshInstall, Mode
+from meshwright.cluster.apply import Applier, Proceed
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import gather
-from meshwright.cluster.kinds import EVENT, MESH_INSTALL
-from meshwright.cluster.remove import remove
-from meshwright.controller import report
-from meshwright.controller.metrics import Metrics
+from meshwright.cluster.gather import Reader, gather, root_bundles
+from meshwright.cluster.kinds import MESH_INSTALL
+from meshwright.cluster.survey import MANAGER
+from meshwright.controller.deletion import Deletion
 from meshwright.controller.report import Attempt
+from meshwright.controller.reporter import Reporter
 from meshwright.keys.store import KubernetesSecrets
-from meshwright.keys.trust import ensure_trust
+from meshwright.keys.trust import ensure_trust, look_at_trust
 from meshwright.mesh.checks import Finding
-from meshwright.mesh.desired import Desired, decide
+from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.health import control_plane_finding
-from meshwright.mesh.observed import Observed
+from meshwright.mesh.observed import Cluster, Observed
+from meshwright.mesh.trust import Trust, other_root
 from meshwright.render.objects import render
 
-log = structlog.get_logger()
-
-STATUS_MANAGER = "meshwright-status"
 RESYNC = 15.0  # seconds between looks at a mesh that is as declared
-WATCH_PROGRESS = 3.0  # seconds between looks at one that is not: pods are not watched
+WATCH_PROGRESS = 3.0  # seconds between looks at one that is not
 BLOCKED = 30.0  # seconds between looks at what somebody else must change
 
 
@@ -52,44 +57,62 @@ class Again:
 
 
 class Reconciler:
+    """`reader` answers what need not be the newest; `generation_of` tells the newest generation that a watch saw."""
+
     def __init__(
-        self, client: Client, metrics: Metrics, *, namespace: str, instance: str, now: Callable[[], dt.datetime]
-    ) -> None:
+        self, client: Client, reader: Reader, reporter: Reporter, *, namespace: str, now: Callable[[], dt.datetime],
+        generation_of: Callable[[str], int] = lambda _: 0,
+    ) -> None:  # fmt: skip
         self._client = client
-        self._metrics = metrics
+        self._reader = reader
+        self._reporter = reporter
         self._namespace = namespace  # the operator's own, where root keys are kept
-        self._instance = instance
         self._now = now
+        self._generation_of = generation_of
         self._secrets = KubernetesSecrets(client)
-        self._applier = Applier(client)
+        self._applier = Applier(client, reader)
+        self.meshes: dict[str, str] = {}  # by revision
+        self._deletion = Deletion(
+            client, self._secrets, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed
+        )
 
     async def reconcile(self, name: str) -> Again | None:
         """Bring mesh `name` towards what is declared. None: nothing to do until somebody changes something."""
         manifest = await self._client.get(MESH_INSTALL, name)
         if manifest is None:
-            self._metrics.forget(name)
+            self._forget(name)
             return None
-        if "deletionTimestamp" in manifest["metadata"]:
-            return await self._delete(manifest)
-        attempt = Attempt(mesh=_readable(manifest))
+        attempt = Attempt(mesh=readable(manifest))
         try:
-            await self._attempt(manifest, attempt)
+            if "deletionTimestamp" in manifest["metadata"]:
+                if await self._deletion.proceed(manifest, attempt):
+                    self._forget(name)
+                    return None
+            else:
+                await self._attempt(manifest, attempt)
+        except Superseded:
+            return Again(0.0)
         except MeshwrightError as error:
-            attempt.finding = Finding(error.reason, str(error))
-            await self._report(attempt)
+            attempt.finding = attempt.finding or Finding(error.reason, str(error))
+            await self._reporter.report(attempt)
             return _again_after(error)
         except Exception:
             attempt.finding = Finding("InternalError", "an unexpected error; the operator's log has the details")
-            await self._report(attempt)
+            await self._reporter.report(attempt)
             raise
-        await self._report(attempt)
+        await self._reporter.report(attempt)
         if attempt.finding is None:
             return Again(RESYNC)
         return Again(BLOCKED if REASONS[attempt.finding.reason].stalled else WATCH_PROGRESS)
 
+    def _forget(self, name: str) -> None:
+        self._applier.forget(name)
+        self._reporter.forget(name)
+
     async def _attempt(self, manifest: Manifest, attempt: Attempt) -> None:
-        observed = await gather(self._client, manifest, now=self._now())
+        observed = await gather(self._reader, manifest, now=self._now())
         attempt.mesh, attempt.clusters = observed.mesh, observed.clusters
+        self.meshes[observed.mesh.spec.revision] = observed.mesh.name
         if observed.mesh.spec.mode is Mode.PAUSED:
             attempt.finding = Finding("Paused", "spec.mode is Paused: nothing is changed until it is Apply")
             return
@@ -100,19 +123,39 @@ class Reconciler:
         await self._carry_out(observed, desired, attempt, plan=desired.mode is Mode.PLAN)
 
     async def _carry_out(self, observed: Observed, desired: Desired, attempt: Attempt, *, plan: bool) -> None:
+        proceed = partial(self._proceed, observed.mesh)
         if not plan:
             await self._hold(observed.mesh)
-        for plane in desired.control_planes:
-            # Before anything is written: does it render, and are our places free?
-            live = await self._applier.survey(render(plane, trust=None), mesh=desired.mesh)
-            trust = await ensure_trust(
-                plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now, write=not plan
-            )
+        for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
+            # Before anything is written: does it render, are our places free, does nobody trust another root?
+            found = await self._applier.survey(render(plane, trust=None), plane.owner)
+            trust = await self._trust(observed, plane, cluster, proceed, write=not plan)
             if trust:
                 attempt.trusts[plane.cluster] = trust
-            waves = render(plane, trust)
-            attempt.outcomes[plane.cluster] = await self._applier.apply(waves, live, mesh=desired.mesh, dry_run=plan)
+            attempt.outcomes[plane.cluster] = await self._applier.apply(
+                render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed
+            )
         attempt.finding = _planned(attempt) if plan else _progress(observed, desired, attempt)
+
+    def _proceed(self, mesh: MeshInstall) -> None:
+        """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""
+        if self._generation_of(mesh.name) > mesh.generation:
+            raise Superseded(f"MeshInstall {mesh.name} was changed meanwhile")
+
+    async def _trust(
+        self, observed: Observed, plane: ControlPlane, cluster: Cluster, proceed: Proceed, *, write: bool
+    ) -> Trust | None:
+        """The trust of a cluster, made or renewed when that is due. Raises TrustError."""
+        standing = await look_at_trust(plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now)
+        if cluster.proxies and (standing.root_fingerprint is None or observed.mesh.status.version is None):
+            # Sidecars that run before this mesh does, or after its root was lost, must not be cut off.
+            bundles = await root_bundles(self._reader, cluster.proxy_namespaces)
+            if objection := other_root(cluster.proxy_namespaces, bundles, standing.root_fingerprint):
+                raise TrustError(objection)
+        if not write or (standing.trust and not standing.renewal_due):
+            return standing.trust
+        proceed()
+        return await ensure_trust(plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now)
 
     async def _hold(self, mesh: MeshInstall) -> None:
         """Our finalizer, before anything is made that would have to be taken away."""
@@ -121,73 +164,15 @@ class Reconciler:
         # The resourceVersion makes this fail when somebody else's finalizer came or went since we read.
         finalizers = [*mesh.finalizers, FINALIZER]
         patch = {"metadata": {"resourceVersion": mesh.resource_version, "finalizers": finalizers}}
-        await self._client.merge(MESH_INSTALL, mesh.name, patch)
-
-    async def _delete(self, manifest: Manifest) -> Again | None:
-        name, finalizers = manifest["metadata"]["name"], manifest["metadata"].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            return None
-        try:
-            await remove(self._client, mesh=name)
-        except MeshwrightError as error:
-            log.warning("mesh cannot be removed yet", mesh=name, error=str(error))
-            finding = Finding("Deleting", f"what the mesh made is still to be removed: {error}")
-            await self._report(Attempt(mesh=_readable(manifest), finding=finding))
-            return _again_after(error)
-        patch = {
-            "metadata": {
-                "resourceVersion": manifest["metadata"]["resourceVersion"],
-                "finalizers": [each for each in finalizers if each != FINALIZER],
-            }
-        }
-        await self._client.merge(MESH_INSTALL, name, patch)
-        self._applier.forget(name)
-        log.info("mesh removed", mesh=name)
-        return None
-
-    async def _report(self, attempt: Attempt) -> None:
-        """One status write, if anything is different; an Event, if Ready turned."""
-        mesh, now = attempt.mesh, self._now()
-        status = report.status_of(attempt, now=now)
-        self._measure(attempt, status)
-        if not report.differs(mesh, status):
-            return
-        head = {"apiVersion": MESH_INSTALL.api_version, "kind": MESH_INSTALL.kind}
-        manifest = {**head, "metadata": {"name": mesh.name, "uid": mesh.uid}, "status": status}
-        await self._client.apply(MESH_INSTALL, manifest, field_manager=STATUS_MANAGER, subresource="status")
-        if turned := report.transition(mesh, status):
-            log.info("mesh turned", mesh=mesh.name, ready=turned.status, reason=turned.reason, message=turned.message)
-            event = report.event(mesh, turned, now=now, reporter=self._instance)
-            try:
-                await self._client.create(EVENT, event, field_manager=STATUS_MANAGER)
-            except MeshwrightError as error:  # the status says the same, and is what counts
-                log.warning("event not written", mesh=mesh.name, error=str(error))
-
-    def _measure(self, attempt: Attempt, status: Manifest) -> None:
-        for condition in status["conditions"]:
-            for value in ("True", "False", "Unknown"):
-                gauge = self._metrics.condition.labels(attempt.mesh.name, condition["type"], value)
-                gauge.set(condition["status"] == value)
-        for cluster, trust in attempt.trusts.items():
-            expiries = {"root": trust.root_expires, "intermediate": trust.intermediate_expires}
-            for certificate, moment in expiries.items():
-                gauge = self._metrics.certificate_expiry.labels(attempt.mesh.name, cluster, certificate)
-                gauge.set(moment.timestamp())
+        await self._client.merge(MESH_INSTALL, mesh.name, patch, field_manager=MANAGER)
 
 
-def _readable(manifest: Manifest) -> MeshInstall:
-    """The MeshInstall for reporting on it, even when its spec does not parse."""
+def readable(manifest: Manifest) -> MeshInstall:
+    """The MeshInstall for reporting on it (or taking it away), even when its spec does not parse."""
     try:
         return MeshInstall.parse(manifest)
-    except FinalError:
-        metadata = manifest["metadata"]
-        return MeshInstall(
-            name=metadata["name"],
-            uid=metadata["uid"],
-            generation=metadata.get("generation", 0),
-            spec=MeshSpec(version="0.0.0"),
-            status=parse_status(manifest.get("status") or {}),  # what runs is still known
-        )
+    except InvalidSpec:
+        return MeshInstall.salvage(manifest)
 
 
 def _again_after(error: MeshwrightError) -> Again:
@@ -200,18 +185,25 @@ def _again_after(error: MeshwrightError) -> Again:
 
 
 def _planned(attempt: Attempt) -> Finding:
-    created = sum(each.created for each in attempt.outcomes.values())
-    changed = sum(each.changed for each in attempt.outcomes.values())
-    return Finding("Planned", f"{created} objects would be created and {changed} changed; see status.plan")
+    outcomes = attempt.outcomes.values()
+    created, changed, deleted = (sum(getattr(each, verb) for each in outcomes) for verb in VERBS)
+    return Finding(
+        "Planned", f"{created} objects would be created, {changed} changed and {deleted} deleted; see status.plan"
+    )
+
+
+VERBS = ("created", "changed", "deleted")
 
 
 def _progress(observed: Observed, desired: Desired, attempt: Attempt) -> Finding | None:
     """Why the mesh is not ready yet; None when it is."""
     for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
-        finding = control_plane_finding(cluster, plane.names, plane.sizing.replicas)
         waiting = attempt.outcomes[plane.cluster].waiting
+        finding = control_plane_finding(cluster, plane.names, plane.replicas.replicas)
+        if finding and waiting and finding.reason == "Progressing":
+            return Finding("Progressing", f"step {waiting.number} of {waiting.of} ({waiting.name}): {finding.message}")
         if finding:
             return finding
         if waiting:
-            return Finding("Progressing", f"waiting for {waiting}")
+            return Finding("Progressing", str(waiting))
     return None

@@ -22,13 +22,14 @@ from meshwright.api.meshinstall import (
 )
 from meshwright.cluster.apply import Outcome
 from meshwright.mesh.checks import Finding
+from meshwright.mesh.desired import replicas_for
 from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster
-from meshwright.mesh.sizing import ROWS
 from meshwright.mesh.trust import Trust
 
 NAMED_PLAN = 20
+NAMED_LEFT = 3
 NOTE_LIMIT = 1024  # bytes, not characters: the API server refuses a longer one
 MESSAGE_LIMIT = 4096  # a condition may hold 32768; what people read in one line is far less
 
@@ -47,7 +48,7 @@ class Attempt:
 def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     """The whole status as a dict for the wire, from the attempt and the status before it."""
     mesh, before = attempt.mesh, attempt.mesh.status
-    finding = attempt.finding or Finding("Installed", "the mesh is as declared")
+    finding = attempt.finding or Finding("Installed", f"the mesh is as declared{_but_for(attempt)}")
     clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters]
     if not clusters:  # nothing could be read: what was known, but ready no more
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]
@@ -61,6 +62,15 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
         plan=_plan(attempt) if mesh.spec.mode is Mode.PLAN else None,
     )
     return status.model_dump(by_alias=True, exclude_none=True)
+
+
+def _but_for(attempt: Attempt) -> str:
+    """What is not as declared because somebody asked for that, and CRDs that are not ours."""
+    left = [key for outcome in attempt.outcomes.values() for key in outcome.left]
+    notes = [note for outcome in attempt.outcomes.values() for note in outcome.notes]
+    more = f" and {len(left) - NAMED_LEFT} more" if len(left) > NAMED_LEFT else ""
+    disabled = f", but for what an annotation excepts: {', '.join(left[:NAMED_LEFT])}{more}" if left else ""
+    return "; ".join([disabled, *notes[:1]] if notes else [disabled])
 
 
 def _conditions(mesh: MeshInstall, finding: Finding, now: dt.datetime) -> list[Condition]:
@@ -101,22 +111,30 @@ def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
     istiod = own_istiod(cluster, names)
     trust = attempt.trusts.get(cluster.name)
     ours = istiod is not None and istiod.owner == attempt.mesh.name  # another's, in our place, is not this mesh's
-    before = next((each.trust for each in attempt.mesh.status.clusters if each.name == cluster.name), TrustStatus())
+    outcome = attempt.outcomes.get(cluster.name)
+    none = ClusterStatus(name=cluster.name)
+    before = next((each for each in attempt.mesh.status.clusters if each.name == cluster.name), none)
     return ClusterStatus(
         name=cluster.name,
-        ready=ours and control_plane_finding(cluster, names, ROWS[spec.control_plane.size].replicas) is None,
+        ready=ours and control_plane_finding(cluster, names, replicas_for(cluster, spec).replicas) is None,
         kubernetes_version=cluster.kubernetes or None,
         control_plane=ControlPlaneStatus(
             replicas=istiod.replicas if istiod else 0, ready_replicas=istiod.available if istiod else 0
         ),
         proxies=cluster.proxies,
+        objects=_total(outcome) if outcome else before.objects,
+        not_reconciled=len(outcome.left) if outcome else before.not_reconciled,
         trust=TrustStatus(
             root_fingerprint=trust.root_fingerprint,
             root_expires=timestamp(trust.root_expires),
             intermediate_fingerprint=trust.intermediate_fingerprint,
             intermediate_expires=timestamp(trust.intermediate_expires),
-        ) if trust else before,
+        ) if trust else before.trust,
     )  # fmt: skip
+
+
+def _total(outcome: Outcome) -> int:
+    return outcome.created + outcome.changed + outcome.unchanged + len(outcome.left)
 
 
 def _plan(attempt: Attempt) -> PlanStatus:
@@ -124,6 +142,7 @@ def _plan(attempt: Attempt) -> PlanStatus:
     return PlanStatus(
         create=sum(each.created for each in outcomes),
         change=sum(each.changed for each in outcomes),
+        delete=sum(each.deleted for each in outcomes),
         unchanged=sum(each.unchanged for each in outcomes),
         objects=[line for each in outcomes for line in each.objects][:NAMED_PLAN],
     )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from aiohttp import web
 
 from meshwright.api.errors import MeshwrightError
+from meshwright.controller.health import Verdict
 from meshwright.controller.metrics import Metrics
-
-Verdict = Callable[[], str | None]  # says what is wrong, or nothing
 
 
 class Server:
@@ -27,7 +23,7 @@ class Server:
         app.router.add_get("/metrics", self._exposition)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._readiness)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, port=self._port).start()
@@ -53,25 +49,3 @@ class Server:
 
 def _answer(wrong: str | None) -> web.Response:
     return web.Response(text=wrong or "ok", status=503 if wrong else 200)
-
-
-class Watchdog:
-    """Knows how long the work in hand takes already."""
-
-    def __init__(self, *, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = limit
-        self._clock = clock
-        self._since: dict[str, float] = {}
-
-    def begin(self, key: str) -> None:
-        self._since[key] = self._clock()
-
-    def end(self, key: str) -> None:
-        self._since.pop(key, None)
-
-    def __call__(self) -> str | None:
-        now = self._clock()
-        for key, since in self._since.items():
-            if now - since > self._limit:
-                return f"the reconcile of {key} has not ended for {now - since:.0f} s"
-        return None

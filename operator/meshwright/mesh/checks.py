@@ -13,7 +13,6 @@ from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME
 from meshwright.mesh import meshconfig, sizing, versions
 from meshwright.mesh.observed import Observed, named
 
-
 LABEL_LIMIT = 63  # characters of a label's value
 
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshwright.api.meshinstall import MTLS, Mode
+from meshwright.api.meshinstall import MTLS, MeshInstall, MeshSpec, Mode
 from meshwright.mesh import checks, meshconfig
 from meshwright.mesh.checks import Finding
+from meshwright.mesh.health import own_istiod
 from meshwright.mesh.injection import injector_values
 from meshwright.mesh.names import CLUSTER_DOMAIN, Names
+from meshwright.mesh.objects import Owner
 from meshwright.mesh.observed import Cluster, Observed
-from meshwright.mesh.sizing import Sizing, size_of
+from meshwright.mesh.replicas import Decision, declared
+from meshwright.mesh.sizing import ROWS, Sizing, size_of
 
 ROOT_SECRET_PREFIX = "meshwright-root-"  # noqa: S105
 SIGNING_SECRET = "cacerts"  # noqa: S105  # the name that istiod looks for
@@ -47,6 +50,8 @@ class ControlPlane:
     injector_values: Mapping[str, Any]
     mtls: MTLS
     trust: TrustIntent
+    owner: Owner
+    replicas: Decision
 
 
 @dataclass(frozen=True)
@@ -65,20 +70,37 @@ def decide(observed: Observed) -> Desired:
     finding = checks.first_finding(observed)
     return Desired(
         mesh=mesh.name,
-        mesh_id=mesh_id(observed),
+        mesh_id=mesh_id(observed.mesh),
         mode=mesh.spec.mode,
         control_planes=() if finding else tuple(control_plane(observed, cluster) for cluster in observed.clusters),
         finding=finding,
     )
 
 
-def mesh_id(observed: Observed) -> str:
-    return observed.mesh.spec.mesh_id or observed.mesh.spec.trust_domain
+def mesh_id(mesh: MeshInstall) -> str:
+    return mesh.spec.mesh_id or mesh.spec.trust_domain
+
+
+def owner_of(mesh: MeshInstall) -> Owner:
+    return Owner(mesh.name, mesh_id(mesh))
+
+
+def trust_intent(mesh: MeshInstall, cluster: str) -> TrustIntent:
+    return TrustIntent(
+        mesh=mesh.name,
+        mesh_id=mesh_id(mesh),
+        trust_domain=mesh.spec.trust_domain,
+        cluster=cluster,
+        root_secret=f"{ROOT_SECRET_PREFIX}{mesh.name}",
+        namespace=mesh.spec.namespace,
+        signing_secret=SIGNING_SECRET,
+    )
 
 
 def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
     spec = observed.mesh.spec
     names = Names(spec.namespace, spec.revision)
+    sizing = size_of(spec.control_plane.size, spec.control_plane.resources)
     image = spec.control_plane.image
     tag = image.tag or spec.version
     return ControlPlane(
@@ -88,7 +110,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         hub=image.hub,
         tag=tag,
         pull_policy=image.pull_policy,
-        sizing=size_of(spec.control_plane.size, spec.control_plane.resources),
+        sizing=sizing,
         env=dict(sorted(spec.control_plane.env.items())),
         mesh_config=meshconfig.mesh_config(spec),
         injector_values=injector_values(
@@ -97,7 +119,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
             image_pull_policy=image.pull_policy,
             cluster_name=cluster.name,
             network="",
-            mesh_id=mesh_id(observed),
+            mesh_id=mesh_id(observed.mesh),
             trust_domain=spec.trust_domain,
             cluster_domain=CLUSTER_DOMAIN,
             namespace=spec.namespace,
@@ -105,13 +127,18 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
             ca_address=names.discovery_address,
         ),
         mtls=spec.mtls,
-        trust=TrustIntent(
-            mesh=observed.mesh.name,
-            mesh_id=mesh_id(observed),
-            trust_domain=spec.trust_domain,
-            cluster=cluster.name,
-            root_secret=f"{ROOT_SECRET_PREFIX}{observed.mesh.name}",
-            namespace=spec.namespace,
-            signing_secret=SIGNING_SECRET,
-        ),
+        trust=trust_intent(observed.mesh, cluster.name),
+        owner=owner_of(observed.mesh),
+        replicas=replicas_for(cluster, spec),
+    )
+
+
+def replicas_for(cluster: Cluster, spec: MeshSpec) -> Decision:
+    """Who decides how many replicas of istiod there are in a cluster, and how many."""
+    istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
+    return declared(
+        size=ROWS[spec.control_plane.size].replicas,
+        live=istiod.replicas if istiod else None,
+        autoscaled=cluster.autoscaled,
+        annotation=istiod.replicas_annotation if istiod else None,
     )

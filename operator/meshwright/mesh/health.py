@@ -17,11 +17,15 @@ def own_injector(cluster: Cluster, names: Names) -> bool:
     return any(each.name == names.mutating_webhook and each.trusted for each in cluster.injectors)
 
 
-def control_plane_finding(cluster: Cluster, names: Names, replicas: int) -> Finding | None:
-    """None when every wanted replica of istiod is updated and available, and its webhook carries its CA."""
+def control_plane_finding(cluster: Cluster, names: Names, declared: int | None) -> Finding | None:
+    """None when every wanted replica of istiod is updated and available, and its webhook carries its CA.
+
+    With None `declared`, an autoscaler decides how many are wanted.
+    """
     istiod = own_istiod(cluster, names)
     if istiod is None:
         return Finding("Progressing", f"Deployment {names.namespace}/{names.istiod} is not there yet")
+    replicas = istiod.replicas if declared is None else declared
     if not istiod.rolled_out or istiod.replicas != replicas:
         ready = _rollout(istiod, cluster, replicas)
         if cluster.troubles:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID, MANAGED_BY
+
 Manifest = dict[str, Any]
 
 
@@ -30,11 +32,53 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Step:
+    """Where long work stopped, and what it waits for there."""
+
+    number: int
+    of: int
+    name: str
+    waits_for: str
+
+    def __str__(self) -> str:
+        return f"step {self.number} of {self.of} ({self.name}): waiting for {self.waits_for}"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose an object is: both go on it as labels."""
+
+    mesh: str
+    mesh_id: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: self.mesh, LABEL_MESH_ID: self.mesh_id}
+
+    @property
+    def selector(self) -> str:
+        return ",".join(f"{name}={value}" for name, value in self.labels.items())
+
+    def __str__(self) -> str:
+        return f"mesh {self.mesh} (mesh ID {self.mesh_id})"
+
+
+@dataclass(frozen=True)
+class Birth:
+    """How an object is created that has fields which are set once and belong to somebody else afterwards."""
+
+    manifest: Manifest  # the whole object, for the creating request
+    fields: frozenset[str]  # the names of those fields
+
+
+@dataclass(frozen=True)
 class Rendered:
-    """An object as we declare it, and fields that are set once, at its creation, and belong to others later."""
+    """An object as we declare it."""
 
     manifest: Manifest
-    at_birth: Manifest | None = None  # the whole manifest for the creating request
+    birth: Birth | None = None
+    # A field, by its path, that we declare no more because somebody else decides it: it keeps its value.
+    handed_over: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> Key:

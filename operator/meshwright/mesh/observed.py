@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from meshwright.api.meshinstall import MeshInstall
@@ -39,6 +40,7 @@ class Istiod:
     updated: int = 0  # pods of the newest template
     available: int = 0
     failure: str = ""  # why its pods cannot even be made, in the API server's words
+    replicas_annotation: str | None = None  # our annotation about who decides the replicas, see mesh.replicas
 
     @property
     def rolled_out(self) -> bool:
@@ -84,7 +86,10 @@ class Cluster:
     istiods: tuple[Istiod, ...] = ()
     injectors: tuple[Injector, ...] = ()
     troubles: tuple[Trouble, ...] = ()
-    proxies: int = 0
+    autoscaled: bool = False  # a HorizontalPodAutoscaler decides the replicas of our istiod
+    proxies: int = 0  # pods with a sidecar of ours
+    proxy_namespaces: Mapping[str, int] = field(default_factory=dict)  # the same, by namespace
+    some_proxies: tuple[str, ...] = ()  # the first of them by name, as `namespace/name`
 
 
 @dataclass(frozen=True)

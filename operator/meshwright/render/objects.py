@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
 from meshwright.api.meshinstall import (
     ANNOTATION_ISTIO_API,
+    ANNOTATION_REPLICAS,
     LABEL_COMPONENT,
     LABEL_MANAGED_BY,
-    LABEL_MESH,
-    LABEL_MESH_ID,
     MANAGED_BY,
     MTLS,
 )
 from meshwright.mesh.desired import ControlPlane
-from meshwright.mesh.objects import Manifest, Rendered, Wave, crds_established, deployments_serve
+from meshwright.mesh.objects import Birth, Manifest, Rendered, Wave, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 
@@ -53,12 +51,15 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
                 injector_values=json.dumps(plane.injector_values, indent=2, sort_keys=True),
             ),
         ),
-        Wave("control plane", component("istiod", "istiod/controlplane.yaml.j2")),
+        Wave(
+            "control plane",
+            tuple(_scaled(plane, each) for each in component("istiod", "istiod/controlplane.yaml.j2")),
+        ),
         # Earlier, a webhook that nobody answers would keep everybody's pods from being made.
         Wave(
             "webhooks",
             (*component("webhooks", "webhooks/mutating.yaml.j2"),
-             *_born(component("webhooks", "webhooks/validating.yaml.j2"), _ignore_failures)),
+             *(_judged_later(each) for each in component("webhooks", "webhooks/validating.yaml.j2"))),
             after=deployments_serve,
         ),
         Wave(
@@ -81,12 +82,7 @@ def warm_up() -> None:
 
 def _ours(plane: ControlPlane, component: str, manifest: Manifest) -> Rendered:
     metadata = manifest["metadata"]
-    metadata.setdefault("labels", {}).update({
-        LABEL_MANAGED_BY: MANAGED_BY,
-        LABEL_MESH: plane.trust.mesh,
-        LABEL_MESH_ID: plane.trust.mesh_id,
-        LABEL_COMPONENT: component,
-    })  # fmt: skip
+    metadata.setdefault("labels", {}).update({**plane.owner.labels, LABEL_COMPONENT: component})
     return Rendered(manifest)
 
 
@@ -103,19 +99,27 @@ def _crds() -> tuple[Rendered, ...]:
     return tuple(Rendered(stamped(manifest)) for manifest in items)
 
 
-def _born(objects: Iterable[Rendered], change: Callable[[Manifest], None]) -> tuple[Rendered, ...]:
-    born = []
-    for rendered in objects:
-        first = copy.deepcopy(rendered.manifest)
-        change(first)
-        born.append(Rendered(rendered.manifest, at_birth=first))
-    return tuple(born)
+def _scaled(plane: ControlPlane, rendered: Rendered) -> Rendered:
+    """Of istiod's Deployment: the replicas, or nothing of them while an autoscaler decides."""
+    if rendered.key.kind != "Deployment":
+        return rendered
+    manifest = copy.deepcopy(rendered.manifest)
+    if note := plane.replicas.annotation:
+        manifest["metadata"].setdefault("annotations", {})[ANNOTATION_REPLICAS] = note
+    if plane.replicas.replicas is not None:
+        manifest["spec"]["replicas"] = plane.replicas.replicas
+        return Rendered(manifest)
+    born = copy.deepcopy(manifest)
+    born["spec"]["replicas"] = plane.sizing.replicas
+    return Rendered(manifest, birth=Birth(born, frozenset({"replicas"})), handed_over=("spec", "replicas"))
 
 
-def _ignore_failures(manifest: Manifest) -> None:
+def _judged_later(rendered: Rendered) -> Rendered:
     """A validating webhook starts as Ignore; istiod turns it to Fail once it answers, and it stays istiod's."""
-    for webhook in manifest["webhooks"]:
+    born = copy.deepcopy(rendered.manifest)
+    for webhook in born["webhooks"]:
         webhook["failurePolicy"] = "Ignore"
+    return Rendered(rendered.manifest, birth=Birth(born, frozenset({"failurePolicy"})))
 
 
 def _injector_config() -> dict[str, Any]:

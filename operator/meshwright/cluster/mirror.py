@@ -1,0 +1,226 @@
+"""The mirror of one cluster: reads are answered from informers where these know enough, else by the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
+from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.informer import Changed, Informer, Lean, head
+from meshwright.cluster.kinds import CRD, DEPLOYMENT, MUTATING_WEBHOOK, OWNED, POD, Kind
+
+OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+REVISION = "istio.io/rev"
+SIDECAR = "security.istio.io/tlsMode=istio"  # every pod with a proxy of Istio's carries it
+VERSION_HOLDS = 300.0  # seconds: an API server is not upgraded more often
+
+
+class Mirror:
+    """Reads like a `Client`. What comes out may be leaner than what the server has, and must not be changed."""
+
+    def __init__(self, client: Client, *informers: Informer) -> None:
+        self._client = client
+        self._informers = informers
+        self._version: tuple[float, str] | None = None
+
+    async def run(self) -> None:
+        """Keeps the informers going until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self._informers:
+                tasks.create_task(informer.run(), name=f"informer {informer.kind.plural}")
+
+    async def get(self, kind: Kind, name: str, namespace: str = "", *, metadata_only: bool = False) -> Manifest | None:
+        """What no informer has may still exist, without our label; an object as a whole only the server has."""
+        if metadata_only:
+            for informer in self._current(kind):
+                if known := informer.get(name, namespace):
+                    return known
+        return await self._client.get(kind, name, namespace, metadata_only=metadata_only)
+
+    async def list(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
+    ) -> list[Manifest]:
+        """From an informer whose selector is part of `labels`; without `metadata_only`, as lean as that keeps it."""
+        wanted = _terms(labels)
+        if wanted is not None:
+            for informer in self._current(kind):
+                covered = _terms(informer.labels)
+                if covered is None or not covered <= wanted or (informer.metadata_only and not metadata_only):
+                    continue
+                rest = wanted - covered
+                if not rest or informer.keeps_labels:
+                    return [each for each in informer.list(namespace) if rest <= _labels(each).items()]
+        return await self._client.list(kind, namespace, labels=labels, metadata_only=metadata_only)
+
+    async def version(self) -> str:
+        now = asyncio.get_running_loop().time()
+        if self._version is None or now - self._version[0] > VERSION_HOLDS:
+            self._version = now, await self._client.version()
+        return self._version[1]
+
+    @property
+    def synced(self) -> bool:
+        return all(informer.synced for informer in self._informers)
+
+    def silence(self) -> float | None:
+        """Seconds for which the quietest informer has heard nothing; None before the first is synced."""
+        heard = [informer.heard for informer in self._informers if informer.synced]
+        return asyncio.get_running_loop().time() - min(heard) if heard else None
+
+    def troubles(self) -> tuple[str, ...]:
+        """Why what is known may be out of date, once per reason."""
+        return tuple(dict.fromkeys(informer.trouble for informer in self._informers if informer.trouble))
+
+    def poke(self) -> None:
+        """What was not there may be there now."""
+        for informer in self._informers:
+            informer.poke()
+
+    def _current(self, kind: Kind) -> tuple[Informer, ...]:
+        """Those that may be asked: while one does not know what goes on, the server is."""
+        return tuple(each for each in self._informers if each.kind == kind and each.synced and not each.trouble)
+
+
+def mirror_of(
+    client: Client, *, wake: Callable[[str], None], revision_changed: Callable[[str], None],
+    shared_changed: Callable[[], None] = lambda: None,
+) -> Mirror:  # fmt: skip
+    """The mirror of what Meshwright reads of a cluster.
+
+    Calls `wake` with the name of a mesh when an object of its changes, `revision_changed` with a revision when a proxy
+    of it comes or goes or its istiod changes, and `shared_changed` when a CRD of ours does, which all meshes share.
+    The view is changed first: who reads when called sees at least what was told.
+    """
+    tell = _Tell(wake, revision_changed)
+
+    def crd_changed(_before: Manifest | None, _after: Manifest | None) -> None:
+        mirror.poke()  # its kind may be served now
+        shared_changed()
+
+    def ours(kind: Kind, changed: Changed) -> Informer:
+        return Informer(client, kind, labels=OURS, changed=changed)
+
+    def more(kind: Kind, labels: str, lean: Lean) -> Informer:
+        return Informer(client, kind, labels=labels, metadata_only=False, lean=lean, changed=tell.istiod)
+
+    mirror = Mirror(
+        client,
+        *(ours(kind, tell.mesh) for kind in OWNED),
+        ours(CRD, crd_changed),
+        more(DEPLOYMENT, "app=istiod", lean_deployment),
+        more(MUTATING_WEBHOOK, "app=sidecar-injector", lean_injector),
+        more(POD, "app=istiod", lean_pod),
+        Informer(client, POD, labels=SIDECAR, lean=lean_proxy, keeps_labels=False, changed=tell.proxy),
+    )
+    return mirror
+
+
+@dataclass(frozen=True)
+class _Tell:
+    """Whom a change concerns. Told by each informer for itself: another one may not have heard of it yet."""
+
+    wake: Callable[[str], None]
+    revision_changed: Callable[[str], None]
+
+    def mesh(self, before: Manifest | None, after: Manifest | None) -> None:
+        for mesh in _each(_mesh, before, after):
+            self.wake(mesh)
+
+    def istiod(self, before: Manifest | None, after: Manifest | None) -> None:
+        self.mesh(before, after)
+        for revision in _each(_istiod_revision, before, after):
+            self.revision_changed(revision)
+
+    def proxy(self, before: Manifest | None, after: Manifest | None) -> None:
+        if _proxy_revision(before) != _proxy_revision(after):
+            for revision in _each(_proxy_revision, before, after):
+                self.revision_changed(revision)
+
+
+# -- as lean as those who read can do with
+
+
+def lean_deployment(manifest: Manifest) -> Manifest:
+    """Who made it, how many pods it is to have, and how it does."""
+    return {**_authored(manifest), "spec": {"replicas": manifest["spec"].get("replicas", 1)}, **_status(manifest)}
+
+
+def lean_injector(manifest: Manifest) -> Manifest:
+    """Who made it, and what it trusts."""
+    kept = ("name", "clientConfig", "failurePolicy")
+    webhooks = [{name: each[name] for name in kept if name in each} for each in manifest.get("webhooks") or ()]
+    return {**_authored(manifest), "webhooks": webhooks}
+
+
+def lean_pod(manifest: Manifest) -> Manifest:
+    """How it does."""
+    return {**head(manifest), **_status(manifest)}
+
+
+def lean_proxy(manifest: Manifest) -> Manifest:
+    """Of a pod among ten thousands only its revision, and strings of which there are few, once."""
+    metadata = manifest["metadata"]
+    kept = {
+        name: metadata[name] for name in ("name", "uid", "resourceVersion", "deletionTimestamp") if name in metadata
+    }
+    kept["namespace"] = sys.intern(metadata["namespace"])
+    if revision := (metadata.get("annotations") or {}).get(REVISION):
+        kept["annotations"] = _annotations(revision)
+    return {"metadata": kept}
+
+
+@cache
+def _annotations(revision: str) -> dict[str, str]:
+    return {REVISION: revision}
+
+
+def _authored(manifest: Manifest) -> Manifest:
+    """Its head, with the names of its field managers but not their fields."""
+    managers = [
+        {name: value for name, value in each.items() if name != "fieldsV1"}
+        for each in manifest["metadata"].get("managedFields") or ()
+    ]
+    return {"metadata": {**head(manifest)["metadata"], "managedFields": managers}}
+
+
+def _status(manifest: Manifest) -> Manifest:
+    return {"status": manifest["status"]} if manifest.get("status") else {}
+
+
+# -- what a change is about
+
+
+def _each(of: Callable[[Manifest | None], str | None], *states: Manifest | None) -> list[str]:
+    """What is found in any of an object's states, once."""
+    return list(dict.fromkeys(found for state in states if (found := of(state))))
+
+
+def _labels(manifest: Manifest | None) -> dict[str, str]:
+    return (manifest["metadata"].get("labels") or {}) if manifest else {}
+
+
+def _mesh(manifest: Manifest | None) -> str | None:
+    return _labels(manifest).get(LABEL_MESH)
+
+
+def _istiod_revision(manifest: Manifest | None) -> str | None:
+    return _labels(manifest).get(REVISION, "default") if manifest else None
+
+
+def _proxy_revision(manifest: Manifest | None) -> str | None:
+    if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+        return None
+    revision: str | None = (manifest["metadata"].get("annotations") or {}).get(REVISION)
+    return revision
+
+
+def _terms(selector: str) -> frozenset[tuple[str, str]] | None:
+    """The terms of `a=b,c=d`; None when there is one of another form."""
+    terms = [term.partition("=") for term in selector.split(",") if term]
+    if any(not equals or key.endswith("!") or value.startswith("=") or " " in key for key, equals, value in terms):
+        return None
+    return frozenset((key, value) for key, _, value in terms)

@@ -1,0 +1,67 @@
+"""The one place that writes what people see of a mesh: its status, Events where Ready turned, its metrics."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+import structlog
+
+from meshwright.api.errors import MeshwrightError
+from meshwright.api.meshinstall import Mode
+from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.kinds import EVENT, MESH_INSTALL
+from meshwright.controller import report
+from meshwright.controller.metrics import Metrics
+from meshwright.controller.report import Attempt
+
+log = structlog.get_logger()
+
+STATUS_MANAGER = "meshwright-status"
+
+
+class Reporter:
+    """`instance` names this process in Events."""
+
+    def __init__(self, client: Client, metrics: Metrics, *, instance: str, now: Callable[[], dt.datetime]) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._instance = instance
+        self._now = now
+
+    async def report(self, attempt: Attempt) -> None:
+        """One status write, if anything is different; an Event, if Ready turned."""
+        mesh, now = attempt.mesh, self._now()
+        status = report.status_of(attempt, now=now)
+        self._measure(attempt, status)
+        if not report.differs(mesh, status):
+            return
+        head = {"apiVersion": MESH_INSTALL.api_version, "kind": MESH_INSTALL.kind}
+        manifest = {**head, "metadata": {"name": mesh.name, "uid": mesh.uid}, "status": status}
+        await self._client.apply(MESH_INSTALL, manifest, field_manager=STATUS_MANAGER, subresource="status")
+        if turned := report.transition(mesh, status):
+            log.info("mesh turned", mesh=mesh.name, ready=turned.status, reason=turned.reason, message=turned.message)
+            event = report.event(mesh, turned, now=now, reporter=self._instance)
+            try:
+                await self._client.create(EVENT, event, field_manager=STATUS_MANAGER)
+            except MeshwrightError as error:  # the status says the same, and is what counts
+                log.warning("event not written", mesh=mesh.name, error=str(error))
+
+    def forget(self, mesh: str) -> None:
+        self._metrics.forget(mesh)
+
+    def _measure(self, attempt: Attempt, status: Manifest) -> None:
+        mesh, metrics = attempt.mesh, self._metrics
+        for condition in status["conditions"]:
+            for value in ("True", "False", "Unknown"):
+                metrics.condition.labels(mesh.name, condition["type"], value).set(condition["status"] == value)
+        for mode in Mode:
+            metrics.mode.labels(mesh.name, mode).set(mesh.spec.mode is mode)
+        for cluster in status["clusters"]:
+            reconciled = cluster["objects"] - cluster["notReconciled"]
+            metrics.objects.labels(mesh.name, cluster["name"], "reconciled").set(reconciled)
+            metrics.objects.labels(mesh.name, cluster["name"], "disabled").set(cluster["notReconciled"])
+        for name, trust in attempt.trusts.items():
+            expiries = {"root": trust.root_expires, "intermediate": trust.intermediate_expires}
+            for certificate, moment in expiries.items():
+                metrics.certificate_expiry.labels(mesh.name, name, certificate).set(moment.timestamp())
