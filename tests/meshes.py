@@ -60,8 +60,14 @@ def injector(**parts: Any) -> Injector:
     return replace(healthy, **parts)
 
 
-def plane(subject: MeshInstall | None = None, **spec: Any) -> ControlPlane:
-    decision = decide(observed(subject or mesh(**spec)))
+def cluster(**parts: Any) -> Cluster:
+    """An empty one, but for `parts`."""
+    return Cluster(**{"name": "primary", **parts})
+
+
+def plane(*, clusters: tuple[Cluster, ...] | None = None, **spec: Any) -> ControlPlane:
+    """What is decided for the first of the clusters, or for an empty one."""
+    decision = decide(observed(mesh(**spec), **({"clusters": clusters} if clusters else {})))
     assert decision.finding is None, decision.finding
     return decision.control_planes[0]
 

@@ -58,7 +58,7 @@ def remove(backend: Backend) -> None:
         product = Product(backend)
         with step("remove the demo's workloads, mesh and operator"):
             product.kubectl("delete", "-f", str(APPS), "--ignore-not-found", "--timeout=120s", timeout=130)
-            product.kubectl("delete", "-f", str(QUICKSTART), "--ignore-not-found", "--timeout=120s", timeout=130)
+            product.delete_mesh("quickstart")
             # Its root goes with the operator's namespace, so what rests on that root must go too.
             product.kubectl("-n", "istio-system", "delete", "secret", "-l", "meshwright.dev/mesh=quickstart")
             product.uninstall()

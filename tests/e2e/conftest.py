@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.inventory import inventory
 from testbed import backends
 from testbed.backends import Backend
 from testbed.product import ROOT, Product
@@ -18,7 +19,7 @@ QUICKSTART = ROOT / "examples/quickstart.yaml"
 
 @pytest.fixture(scope="session")
 def backend() -> Iterator[Backend]:
-    chosen = backends.choose("e2e")
+    chosen = backends.choose("e2e", nodes=2)
     chosen.up()
     try:
         yield chosen
@@ -27,7 +28,13 @@ def backend() -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
-def product(backend: Backend) -> Product:
+def before(backend: Backend) -> set[str]:
+    """What there was in the cluster before anything of ours."""
+    return inventory(Product(backend))
+
+
+@pytest.fixture(scope="session")
+def product(backend: Backend, before: set[str]) -> Product:
     product = Product(backend)
     product.install()
     return product

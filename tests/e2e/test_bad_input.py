@@ -10,12 +10,13 @@ from testbed.product import Product, eventually
 Manifest = dict[str, Any]
 
 
-def changed(quickstart: Manifest, name: str, **control_plane: Any) -> Manifest:
+def changed(product: Product, quickstart: Manifest, name: str, **control_plane: Any) -> Manifest:
     """Another mesh beside the ready one: its own revision and namespace."""
     manifest = copy.deepcopy(quickstart)
     manifest["metadata"]["name"] = name
     manifest["spec"] |= {"namespace": f"e2e-{name}", "revision": name}
     manifest["spec"].setdefault("controlPlane", {}).update(control_plane)
+    product.let_into(f"e2e-{name}")
     return manifest
 
 
@@ -29,7 +30,7 @@ def message_with(product: Product, mesh: str, *words: str, seconds: float = 60) 
 
 def test_an_unknown_image_is_named_with_the_kubelets_reason(product: Product, mesh: str, quickstart: Manifest) -> None:
     manifest = changed(
-        quickstart, "image", image={"hub": "docker.io/istio", "tag": "no-such-tag", "pullPolicy": "Never"}
+        product, quickstart, "image", image={"hub": "docker.io/istio", "tag": "no-such-tag", "pullPolicy": "Never"}
     )
     product.apply(manifest)
     try:
@@ -47,12 +48,12 @@ def test_an_unknown_image_is_named_with_the_kubelets_reason(product: Product, me
 def test_an_istiod_that_cannot_start_is_explained(product: Product, mesh: str, quickstart: Manifest) -> None:
     """The kubelet's own words for a limit that no istiod can live in, and the way back."""
     tight = {"requests": {"cpu": "10m", "memory": "8Mi"}, "limits": {"cpu": "500m", "memory": "8Mi"}}
-    product.apply(changed(quickstart, "tight", resources=tight))
+    product.apply(changed(product, quickstart, "tight", resources=tight))
     try:
         condition = message_with(product, "tight", "says", seconds=90)
         assert condition["reason"] == "ControlPlaneNotReady", condition
         assert "container discovery of pod istiod-tight-" in condition["message"], condition
-        product.apply(changed(quickstart, "tight", resources=quickstart["spec"]["controlPlane"]["resources"]))
+        product.apply(changed(product, quickstart, "tight", resources=quickstart["spec"]["controlPlane"]["resources"]))
         product.wait_ready("tight")
     finally:
         product.kubectl("delete", "mesh", "tight", "--timeout=60s", timeout=70)
@@ -60,7 +61,7 @@ def test_an_istiod_that_cannot_start_is_explained(product: Product, mesh: str, q
 
 def test_istiod_that_fits_on_no_node_is_explained(product: Product, mesh: str, quickstart: Manifest) -> None:
     product.apply(
-        changed(quickstart, "huge", resources={"requests": {"memory": "900Gi"}, "limits": {"memory": "900Gi"}})
+        changed(product, quickstart, "huge", resources={"requests": {"memory": "900Gi"}, "limits": {"memory": "900Gi"}})
     )
     try:
         condition = message_with(product, "huge", "Unschedulable")
@@ -90,7 +91,7 @@ def test_an_istiod_of_somebody_else_is_refused_and_left_alone(
     }
     product.apply(foreign)
     before = product.get("deployment", "istiod", "-n", space)["metadata"]
-    product.apply(changed(quickstart, "foreign"))
+    product.apply(changed(product, quickstart, "foreign"))
     try:
         condition = message_with(product, "foreign", f"{space}/istiod")
         assert condition["reason"] == "ForeignControlPlane"

@@ -19,8 +19,8 @@ from meshwright.controller import report
 from meshwright.controller.report import Attempt
 from meshwright.mesh import quantity
 from meshwright.mesh.checks import CHECKS, Finding, first_finding
-from meshwright.mesh.desired import decide
-from meshwright.mesh.health import control_plane_finding
+from meshwright.mesh.desired import decide, replicas_for
+from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.meshconfig import DEFAULTS, computed, computed_keys, merge, mesh_config, misspelt_keys
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
@@ -188,8 +188,9 @@ count = st.integers(0, 6)
 
 istiods = st.builds(
     Istiod, namespace=namespaces, name=st.sampled_from(["istiod", "istiod-canary", "x"]), revision=revisions,
-    owner=owner, managers=managers, generation=count, observed_generation=count, replicas=count, updated=count,
-    available=count,
+    owner=owner, managers=managers, generation=count, observed_generation=count, replicas=count, existing=count,
+    updated=count, available=count, failure=st.one_of(st.just(""), word),
+    replicas_annotation=st.one_of(st.none(), st.just("autoscaled"), st.just("5/size 2"), word),
 )  # fmt: skip
 injectors = st.builds(
     Injector, name=word, revision=revisions, owner=owner, managers=managers, trusted=st.booleans(),
@@ -199,6 +200,7 @@ clusters = st.builds(
     Cluster, name=word, kubernetes=word, namespace_terminating=st.booleans(),
     istiods=st.lists(istiods, max_size=3).map(tuple), injectors=st.lists(injectors, max_size=2).map(tuple),
     troubles=st.lists(st.builds(Trouble, word, word, word, word), max_size=2).map(tuple), proxies=count,
+    autoscaled=st.booleans(),
 )  # fmt: skip
 specs = st.builds(
     MeshSpec, version=st.one_of(versions, st.just("1.31.4")), namespace=namespaces, revision=revisions,
@@ -233,10 +235,29 @@ def test_a_decision_is_a_function_of_the_snapshot(observed: Observed) -> None:
     assert not (desired.finding and desired.control_planes)
 
 
-@given(clusters, namespaces, revisions, count)
-def test_health_has_an_answer_to_every_cluster(cluster: Cluster, namespace: str, revision: str, replicas: int) -> None:
-    finding = control_plane_finding(cluster, Names(namespace, revision), replicas)
+@given(clusters, namespaces, revisions, st.one_of(st.none(), count))
+def test_health_has_an_answer_to_every_cluster(
+    cluster: Cluster, namespace: str, revision: str, replicas: int | None
+) -> None:
+    names = Names(namespace, revision)
+    finding = control_plane_finding(cluster, names, replicas)
     assert finding is None or finding.reason in {"Progressing", "ControlPlaneNotReady"}
+    istiod = own_istiod(cluster, names)
+    if finding is None:
+        assert istiod
+        assert istiod.available == istiod.replicas
+        assert replicas in (None, istiod.replicas)
+    if istiod and replicas == istiod.replicas:  # as many as are asked for are as good as any number
+        assert finding == control_plane_finding(cluster, names, None)
+
+
+@given(clusters, specs)
+def test_replicas_are_an_autoscalers_exactly_while_there_is_one_and_else_at_least_the_sizes(
+    cluster: Cluster, spec: MeshSpec
+) -> None:
+    decision = replicas_for(cluster, spec)
+    assert (decision.replicas is None) is cluster.autoscaled
+    assert decision.replicas is None or decision.replicas >= ROWS[spec.control_plane.size].replicas
 
 
 @given(st.one_of(versions, st.just("1.31.4")), st.one_of(st.none(), versions))
@@ -267,19 +288,29 @@ def test_any_spec_is_read_or_refused_as_ours(spec: Json, status: Any) -> None:
 
 # What is reported
 
+outcomes = st.builds(
+    Outcome, created=count, changed=count, deleted=count, unchanged=count, left=st.lists(word, max_size=5),
+    objects=st.lists(word, max_size=3), notes=st.lists(word, max_size=2),
+)  # fmt: skip
+
 
 @given(
     meshes,
     st.lists(clusters, max_size=2, unique_by=lambda each: each.name),
     st.sampled_from(sorted(REASONS)),
     st.text(),
+    outcomes,
 )
 def test_every_attempt_can_be_reported_and_is_read_again(
-    mesh: MeshInstall, seen: list[Cluster], reason: str, message: str
+    mesh: MeshInstall, seen: list[Cluster], reason: str, message: str, outcome: Outcome
 ) -> None:
     finding = None if reason == "Installed" else Finding(reason, message)
-    attempt = Attempt(mesh=mesh, clusters=tuple(seen), outcomes={"x": Outcome()}, finding=finding)
+    attempt = Attempt(
+        mesh=mesh, clusters=tuple(seen), outcomes={each.name: outcome for each in seen[:1]}, finding=finding
+    )
     status = report.status_of(attempt, now=NOW)
+    for cluster in status["clusters"]:
+        assert 0 <= cluster["notReconciled"] <= cluster["objects"]
     after = mesh.model_copy(update={"status": MeshStatus.model_validate(status)})
     assert not report.differs(after, status)
     assert report.transition(after, status) is None

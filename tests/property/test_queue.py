@@ -22,7 +22,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
-        self.queue = Queue(jitter=lambda delay: delay)
+        self.queue = Queue(clock=self.loop.time, jitter=lambda delay: delay)
         self.active: set[str] = set()
         self.ready: set[str] = set()
         self.dates: dict[str, float] = {}
@@ -99,6 +99,13 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def the_depth_is_the_number_of_keys_that_are_asked_for(self) -> None:
         assert len(self.ready) <= len(self.queue) <= len(self.ready) + len(self.dates)
+
+    @invariant()
+    def there_is_an_age_while_a_worker_is_waited_for(self) -> None:
+        waited_for = self.ready - self.active
+        assert 0 <= self.queue.oldest() <= self.loop.time()
+        if not waited_for and not self.dates:
+            assert self.queue.oldest() == 0
 
     def teardown(self) -> None:
         """Whatever happened, in the end every key that is asked for is given out, and then there is silence."""

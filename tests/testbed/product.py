@@ -20,6 +20,7 @@ from .console import TestbedError, run, step
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests/default"
+OPERATOR = ROOT / "manifests/operator"
 NAMESPACE = "meshwright-system"
 
 T = TypeVar("T")
@@ -87,7 +88,24 @@ class Product:
 
     def uninstall(self) -> None:
         """Removes the operator and its namespace, with the meshes' root keys; meshes must be gone."""
-        self.kubectl("delete", "-k", str(MANIFESTS), "--ignore-not-found", "--timeout=120s", timeout=130)
+        self.kubectl("delete", "-k", str(OPERATOR), "--ignore-not-found", "--timeout=120s", timeout=130)
+
+    def let_into(self, namespace: str) -> None:
+        """What a mesh outside `istio-system` needs first: its namespace, and the operator's permissions in it."""
+        if not self.exists("namespace", namespace):
+            self.kubectl("create", "namespace", namespace)
+        if not self.exists("rolebinding", "meshwright", "-n", namespace):
+            account = f"--serviceaccount={NAMESPACE}:meshwright"
+            role = "--clusterrole=meshwright-mesh-namespace"
+            self.kubectl("create", "rolebinding", "meshwright", "-n", namespace, role, account)
+
+    def delete_mesh(self, mesh: str, *, seconds: int = 90) -> None:
+        """As soon as its sidecars are gone: before that the API server refuses. One that is gone is fine."""
+        if not self.exists("mesh", mesh):
+            return
+        wait = ("wait", f"mesh/{mesh}", "--for=jsonpath={.status.proxies}=0", f"--timeout={seconds}s")
+        self.kubectl(*wait, timeout=seconds + 10)
+        self.kubectl("delete", "mesh", mesh, f"--timeout={seconds}s", timeout=seconds + 10)
 
     def mesh(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """A MeshInstall with what this back end's data plane needs."""
@@ -96,6 +114,11 @@ class Product:
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+    def leader(self) -> str:
+        """The pod that holds the operator's lease; empty while nobody does."""
+        holder: str = self.get("lease", "meshwright", "-n", NAMESPACE)["spec"].get("holderIdentity") or ""
+        return holder.partition("_")[0]
 
     def wait_ready(self, mesh: str, *, seconds: int = 90) -> None:
         self.kubectl("wait", f"mesh/{mesh}", "--for=condition=Ready", f"--timeout={seconds}s", timeout=seconds + 10)

@@ -8,7 +8,7 @@ import pytest
 
 from meshes import manifest
 from meshwright.api.errors import InvalidSpec
-from meshwright.api.meshinstall import API_VERSION, MTLS, MeshInstall, MeshStatus, Mode, Size, parse_status
+from meshwright.api.meshinstall import API_VERSION, MTLS, MeshInstall, MeshSpec, MeshStatus, Mode, Size, parse_status
 
 Json = dict[str, Any]
 
@@ -112,6 +112,36 @@ def test_what_is_no_meshinstall_is_told_so(document: Json, says: str) -> None:
     assert says in str(caught.value)
 
 
+WHERE: Json = {"namespace": "mesh", "revision": "canary", "meshID": "m", "trustDomain": "a.b"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ({**WHERE, "mtls": "maybe", "version": "new"}, WHERE),
+        ({**WHERE, "nonsense": 1}, WHERE),
+        (WHERE | {"revision": "Not A Label"}, {}),
+        ({"version": 5}, {}),
+        (None, {}),
+    ],
+)
+def test_of_a_spec_that_does_not_parse_it_is_kept_where_its_objects_are(spec: Json | None, kept: Json) -> None:
+    document = {**manifest(), "spec": spec, "status": STATUS}
+    document["metadata"] |= {"uid": "u", "generation": 7, "resourceVersion": "9", "finalizers": ["a"]}
+    with pytest.raises(InvalidSpec):
+        MeshInstall.parse(document)
+    mesh = MeshInstall.salvage(document)
+    assert (mesh.name, mesh.uid, mesh.generation, mesh.resource_version, mesh.finalizers) == (
+        "demo",
+        "u",
+        7,
+        "9",
+        ("a",),
+    )
+    assert mesh.spec == MeshSpec.model_validate({"version": "0.0.0", **kept})
+    assert mesh.status == parse_status(STATUS)
+
+
 STATUS: Json = {
     "observedGeneration": 3, "version": "1.31.4", "proxies": 4, "clustersReady": "1/1",
     "conditions": [{
@@ -119,10 +149,19 @@ STATUS: Json = {
         "lastTransitionTime": "2026-02-01T00:00:00Z", "observedGeneration": 3,
     }],
     "clusters": [{
-        "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 4,
+        "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 4, "objects": 30,
+        "notReconciled": 1,
         "controlPlane": {"replicas": 2, "readyReplicas": 2}, "trust": {"rootFingerprint": "ab"},
     }],
+    "plan": {"create": 1, "change": 2, "delete": 3, "unchanged": 4, "objects": ["delete Service n/a"]},
 }  # fmt: skip
+
+
+def test_a_status_of_an_earlier_release_is_read_with_defaults() -> None:
+    before = {"clusters": [{"name": "primary"}], "plan": {"create": 1}}
+    status = parse_status(before)
+    assert (status.clusters[0].objects, status.clusters[0].not_reconciled) == (0, 0)
+    assert (status.plan and status.plan.delete) == 0
 
 
 def test_a_status_survives_reading_and_writing() -> None:

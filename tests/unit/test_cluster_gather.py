@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from typing import Any
 
 import pytest
 
 from meshes import NOW, manifest
 from meshwright.api.errors import InvalidSpec
+from meshwright.api.meshinstall import MeshInstall
 from meshwright.cluster.client import Client
-from meshwright.cluster.gather import gather
+from meshwright.cluster.gather import NAMED_PROXIES, gather, gather_cluster, root_bundles
 from meshwright.cluster.kinds import KINDS, kind_of
 from meshwright.mesh.observed import Injector, Istiod, Neighbour, Observed, Trouble
 
@@ -62,7 +64,17 @@ def test_pods_are_read_by_label_and_the_many_by_metadata_alone() -> None:
     look(client, namespace="mesh", revision="canary")
     assert ("pods", "mesh", "app=istiod,istio.io/rev=canary", False) in client.listed
     assert ("pods", "", "security.istio.io/tlsMode=istio", True) in client.listed
-    assert all(labels for plural, _, labels, _ in client.listed if plural != "meshinstalls")
+    assert ("horizontalpodautoscalers", "mesh", "", False) in client.listed  # few, and of one namespace
+    whole = ("meshinstalls", "horizontalpodautoscalers")
+    assert all(labels for plural, _, labels, _ in client.listed if plural not in whole)
+
+
+def test_one_cluster_is_read_like_all_and_without_the_neighbours() -> None:
+    client = Still(proxies=[proxy("p")])
+    mesh = MeshInstall.parse(manifest())
+    cluster = asyncio.run(gather_cluster(client, mesh.spec, name="primary", now=NOW))
+    assert "meshinstalls" not in [plural for plural, *_ in client.listed]
+    assert look(client).clusters == (cluster,)
 
 
 @pytest.mark.parametrize(
@@ -101,15 +113,33 @@ def test_an_istiod() -> None:
         "metadata": {
             "namespace": "istio-system", "name": "istiod", "generation": 3, "managedFields": FIELDS,
             "labels": {"istio.io/rev": "canary", "meshwright.dev/mesh": "demo"},
+            "annotations": {"meshwright.dev/replicas": "autoscaled"},
         },
         "spec": {"replicas": 2},
-        "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "availableReplicas": 1},
+        "status": {
+            "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "availableReplicas": 1,
+            "conditions": [
+                {"type": "Progressing", "message": "no"}, {"type": "ReplicaFailure", "message": "exceeded quota"},
+            ],
+        },
     }  # fmt: skip
     bare: Json = {"metadata": {"namespace": "n", "name": "x"}, "spec": {}}
     (cluster,) = look(Still(deployments=[whole, bare])).clusters
     assert cluster.istiods == (
         Istiod(
-            "istio-system", "istiod", "canary", "demo", ("helm",), 3, 2, replicas=2, existing=3, updated=1, available=1
+            "istio-system",
+            "istiod",
+            "canary",
+            "demo",
+            ("helm",),
+            3,
+            2,
+            replicas=2,
+            existing=3,
+            updated=1,
+            available=1,
+            failure="exceeded quota",
+            replicas_annotation="autoscaled",
         ),
         Istiod("n", "x", "default", None, (), 0, 0, replicas=1),
     )
@@ -152,6 +182,15 @@ def waiting(reason: str, message: str = "", last: Json | None = None) -> Json:
     return {"containerStatuses": [state | ({"lastState": {"terminated": last}} if last else {})]}
 
 
+def ended(how: Json) -> Json:
+    return {"containerStatuses": [{"name": "discovery", "state": {"terminated": how}}]}
+
+
+def running(*, for_seconds: int, ready: bool = False) -> Json:
+    since = (NOW - dt.timedelta(seconds=for_seconds)).isoformat()
+    return {"containerStatuses": [{"name": "discovery", "ready": ready, "state": {"running": {"startedAt": since}}}]}
+
+
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
 
 
@@ -168,6 +207,14 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
          (Trouble("p", "discovery", "CrashLoopBackOff", "back-off 10s, last exit code 1, Error: last words"),)),
         (waiting("CrashLoopBackOff", "", {"exitCode": 137}),
          (Trouble("p", "discovery", "CrashLoopBackOff", "last exit code 137"),)),
+        (waiting("CrashLoopBackOff", "", {"exitCode": 137, "reason": "OOMKilled"}),
+         (Trouble("p", "discovery", "CrashLoopBackOff", "last exit code 137 (OOMKilled)"),)),
+        (ended({"exitCode": 1, "reason": "Error", "message": "last words"}),
+         (Trouble("p", "discovery", "Error", "last exit code 1 (Error), last words"),)),
+        (running(for_seconds=19), ()),
+        (running(for_seconds=21),
+         (Trouble("p", "discovery", "NotReady", "it runs, but its readiness probe fails: see its log"),)),
+        (running(for_seconds=21, ready=True), ()),
         ({"conditions": [UNSCHEDULABLE]}, (Trouble("p", "", "Unschedulable", "0/1 nodes"),)),
         ({"conditions": [{**UNSCHEDULABLE, "status": "True"}]}, ()),
     ],
@@ -182,13 +229,54 @@ def test_a_pod_that_goes_suffers_from_nothing() -> None:
     assert look(Still(pods=[pod])).clusters[0].troubles == ()
 
 
-def test_proxies_are_the_living_pods_of_the_revision() -> None:
-    def pod(revision: str | None, **metadata: str) -> Json:
-        return {"metadata": {**metadata, "annotations": {"istio.io/rev": revision} if revision else None}}
+def proxy(name: str, revision: str | None = "default", *, namespace: str = "apps", **metadata: str) -> Json:
+    annotations = {"istio.io/rev": revision} if revision else None
+    return {"metadata": {"namespace": namespace, "name": name, **metadata, "annotations": annotations}}
 
-    pods = [pod("default"), pod("default"), pod("canary"), pod(None), pod("default", deletionTimestamp="x")]
-    assert look(Still(proxies=pods)).clusters[0].proxies == 2
-    assert look(Still(proxies=pods), revision="canary").clusters[0].proxies == 1
+
+def test_proxies_are_the_living_pods_of_the_revision() -> None:
+    pods = [
+        proxy("b"), proxy("a"), proxy("c", "canary"), proxy("d", None), proxy("e", deletionTimestamp="x"),
+        proxy("z", namespace="a"),
+    ]  # fmt: skip
+    (cluster,) = look(Still(proxies=pods)).clusters
+    assert cluster.proxies == 3
+    assert cluster.proxy_namespaces == {"apps": 2, "a": 1}
+    assert cluster.some_proxies == ("a/z", "apps/a", "apps/b")  # sorted, so that a message does not flicker
+    (cluster,) = look(Still(proxies=pods), revision="canary").clusters
+    assert (cluster.proxies, cluster.proxy_namespaces, cluster.some_proxies) == (1, {"apps": 1}, ("apps/c",))
+
+
+def test_of_many_proxies_the_first_are_named() -> None:
+    pods = [proxy(f"p{index:02}") for index in reversed(range(NAMED_PROXIES + 5))]
+    (cluster,) = look(Still(proxies=pods)).clusters
+    assert cluster.proxies == NAMED_PROXIES + 5
+    assert cluster.some_proxies == tuple(f"apps/p{index:02}" for index in range(NAMED_PROXIES))
+
+
+@pytest.mark.parametrize(
+    ("targets", "autoscaled"),
+    [
+        ([], False),
+        ([("Deployment", "istiod")], True),
+        ([("Deployment", "other"), ("Deployment", "istiod")], True),
+        ([("Deployment", "istiod-canary")], False),
+        ([("StatefulSet", "istiod")], False),
+    ],
+)
+def test_an_autoscaler_is_one_that_targets_our_istiod(targets: list[tuple[str, str]], autoscaled: bool) -> None:  # noqa: FBT001
+    scalers = [{"spec": {"scaleTargetRef": {"kind": kind, "name": name}}} for kind, name in targets]
+    assert look(Still(horizontalpodautoscalers=scalers)).clusters[0].autoscaled is autoscaled
+
+
+def test_the_roots_that_istiod_published_by_namespace() -> None:
+    class Published(Still):
+        async def get(self, kind: Any, name: str, namespace: str = "", *, metadata_only: bool = False) -> Json | None:
+            assert (kind.plural, name, metadata_only) == ("configmaps", "istio-ca-root-cert", False)
+            found: dict[str, Json] = {"a": {"data": {"root-cert.pem": "PEM"}}, "b": {"data": None}, "c": {"data": {}}}
+            return found.get(namespace)
+
+    assert asyncio.run(root_bundles(Published(), ["a", "b", "c", "d"])) == {"a": "PEM", "b": "", "c": ""}
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,34 @@ async def test_the_depth_counts_what_waits_and_not_what_is_worked_on() -> None:
     assert len(subject) == 1
     subject.add("a")
     assert len(subject) == 2
+
+
+@on_virtual_time
+async def test_the_oldest_is_the_one_that_waits_for_a_worker_longest() -> None:
+    subject = Queue(clock=now, jitter=lambda delay: delay)
+    assert subject.oldest() == 0
+    subject.add("a")
+    await asyncio.sleep(3)
+    subject.add("b")
+    subject.add("a")  # again, and it waits since it did
+    await asyncio.sleep(4)
+    assert subject.oldest() == 7
+    await subject.get()
+    assert subject.oldest() == 4
+    subject.add("a")  # while it is worked on: for that it waits for nobody else
+    await asyncio.sleep(1)
+    assert subject.oldest() == 5
+    await subject.get()
+    assert subject.oldest() == 0
+    await asyncio.sleep(2)
+    subject.done("a")  # from now on it waits
+    await asyncio.sleep(1)
+    assert subject.oldest() == 1
+
+
+@on_virtual_time
+async def test_a_key_that_has_a_date_waits_from_then_on() -> None:
+    subject = Queue(clock=now, jitter=lambda delay: delay)
+    subject.add_after("a", 100)
+    await asyncio.sleep(103)
+    assert subject.oldest() == 3

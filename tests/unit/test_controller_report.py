@@ -50,7 +50,7 @@ def test_installed() -> None:
     assert {each["reason"] for each in status["conditions"]} == {"Installed"}
     assert status["clusters"] == [{
         "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 3,
-        "controlPlane": {"replicas": 2, "readyReplicas": 2},
+        "controlPlane": {"replicas": 2, "readyReplicas": 2}, "objects": 0, "notReconciled": 0,
         "trust": {
             "rootFingerprint": TRUST.root_fingerprint, "rootExpires": "2036-02-27T12:00:00Z",
             "intermediateFingerprint": TRUST.intermediate_fingerprint, "intermediateExpires": "2027-03-01T12:00:00Z",
@@ -77,6 +77,26 @@ def test_the_three_conditions_agree_for_every_reason(reason: str) -> None:
     assert all(each["reason"] == reason for each in status["conditions"])
     assert all(each["observedGeneration"] == 1 for each in status["conditions"])
     MeshStatus.model_validate(status)
+
+
+BUT = "the mesh is as declared, but for what an annotation excepts: Service n/a"
+LEFT = ["Service n/a", "Service n/b", "Service n/c", "Service n/d", "Service n/e"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (Outcome(), "the mesh is as declared"),
+        (Outcome(left=LEFT[:1]), BUT),
+        (Outcome(left=LEFT[:3]), f"{BUT}, Service n/b, Service n/c"),
+        (Outcome(left=LEFT), f"{BUT}, Service n/b, Service n/c and 2 more"),
+        (Outcome(notes=["CRD x lacks y", "CRD z lacks y"]), "the mesh is as declared; CRD x lacks y"),
+        (Outcome(left=LEFT[:1], notes=["CRD x lacks y"]), f"{BUT}; CRD x lacks y"),
+    ],
+)
+def test_ready_says_what_is_not_as_declared_and_yet_fine(outcome: Outcome, message: str) -> None:
+    status = report.status_of(attempt(outcomes={"primary": outcome}), now=NOW)
+    assert (statuses(status)["Ready"], conditions(status)["Ready"]["message"]) == ("True", message)
 
 
 @pytest.mark.parametrize("reason", [name for name, row in REASONS.items() if row.stalled])
@@ -166,6 +186,15 @@ def test_a_known_trust_stays_when_this_attempt_did_not_come_to_it() -> None:
     assert status["clusters"][0]["trust"] == known["clusters"][0]["trust"]
 
 
+def test_objects_are_counted_and_of_them_those_that_are_not_reconciled() -> None:
+    outcome = Outcome(created=2, changed=3, deleted=5, unchanged=7, left=LEFT)
+    status = report.status_of(attempt(outcomes={"primary": outcome}), now=NOW)
+    (cluster,) = status["clusters"]
+    assert (cluster["objects"], cluster["notReconciled"]) == (2 + 3 + 7 + 5, 5)  # what was deleted is no more
+    later = report.status_of(attempt(after(status), outcomes={}, finding=Finding("Paused", "x")), now=LATER)
+    assert later["clusters"] == status["clusters"]
+
+
 def seen(*, injects: bool = True, **parts: Any) -> Cluster:
     """A cluster with an istiod that differs from a healthy one by `parts`."""
     return replace(SEEN, istiods=(istiod(**parts),), injectors=(injector(trusted=injects),))
@@ -207,6 +236,20 @@ def test_a_cluster_is_ready_with_as_many_replicas_as_its_size_wants(size: str, r
         assert status["clusters"][0]["ready"] is (count == replicas)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_cluster_is_ready_with_as_many_replicas_as_an_autoscaler_wants(count: int) -> None:
+    scaled = replace(seen(replicas=count, existing=count, updated=count, available=count), autoscaled=True)
+    for missing in (0, 1):
+        present = replace(scaled, istiods=(replace(scaled.istiods[0], available=count - missing),))
+        status = report.status_of(attempt(clusters=(present,)), now=NOW)
+        assert status["clusters"][0]["ready"] is (missing == 0)
+
+
+def test_a_cluster_is_ready_with_the_replicas_that_an_autoscaler_left() -> None:
+    kept = seen(replicas=5, existing=5, updated=5, available=5, replicas_annotation="5/size 2")
+    assert report.status_of(attempt(clusters=(kept,)), now=NOW)["clusters"][0]["ready"]
+
+
 def test_a_mesh_that_was_never_read_has_no_cluster_that_is_ready() -> None:
     status = report.status_of(attempt(clusters=(), outcomes={}, finding=Finding("InvalidSpec", "x")), now=NOW)
     assert (status["clusters"], status["clustersReady"], status["proxies"]) == ([], "0/1", 0)
@@ -225,10 +268,12 @@ def test_several_clusters_are_summed_up() -> None:
 
 
 def test_a_plan_is_told_in_the_mode_plan_alone() -> None:
-    outcome = Outcome(created=2, changed=1, unchanged=3, objects=["create Service n/a"] * 25)
+    outcome = Outcome(created=2, changed=1, deleted=4, unchanged=3, objects=["create Service n/a"] * 25)
     finding = Finding("Planned", "words")
     planned = report.status_of(attempt(mesh(mode="Plan"), outcomes={"primary": outcome}, finding=finding), now=NOW)
-    assert planned["plan"] == {"create": 2, "change": 1, "unchanged": 3, "objects": ["create Service n/a"] * 20}
+    assert planned["plan"] == {
+        "create": 2, "change": 1, "delete": 4, "unchanged": 3, "objects": ["create Service n/a"] * 20,
+    }  # fmt: skip
     assert "plan" not in report.status_of(attempt(outcomes={"primary": outcome}), now=NOW)
 
 

@@ -6,19 +6,17 @@ from typing import Any
 
 import pytest
 
-from meshes import injector, istiod, mesh, observed
+from meshes import cluster, injector, istiod, mesh, observed
 from meshwright.api.meshinstall import MeshStatus, Mode
 from meshwright.mesh.checks import CHECKS, first_finding
-from meshwright.mesh.desired import decide
+from meshwright.mesh.desired import decide, owner_of, replicas_for, trust_intent
+from meshwright.mesh.objects import Owner
 from meshwright.mesh.observed import Cluster, Neighbour, Observed
+from meshwright.mesh.replicas import Decision
 
 Json = dict[str, Any]
 
 CREATED = "2026-02-01T00:00:00Z"
-
-
-def cluster(**parts: Any) -> Cluster:
-    return Cluster(name="primary", **parts)
 
 
 def with_cluster(**parts: Any) -> Observed:
@@ -56,6 +54,10 @@ TABLE: list[tuple[str, Observed, str | None, str]] = [
     ("version unknown to us", of(version="1.30.3"), "UnsupportedVersion", "choose a patch of 1.31"),
     ("a minor skipped", of(running="1.29.0"), "UnsupportedVersion", "running 1.29.0"),
     ("a request above its limit", of(controlPlane={"resources": {"requests": {"cpu": 9}}}), "InvalidSpec", "cpu"),
+    ("a trust domain too long for a label", of(trustDomain=f"{'a' * 62}.b"), "InvalidSpec",
+     "becomes a label of at most 63 characters: set spec.meshID, too"),
+    ("a trust domain as long as a label", of(trustDomain=f"{'a' * 61}.b"), None, ""),
+    ("a long trust domain with a mesh ID", of(trustDomain=f"{'a' * 62}.b", meshID="m"), None, ""),
     ("no quantity", of(controlPlane={"resources": {"limits": {"cpu": "x"}}}), "InvalidSpec", "'x' is not a quantity"),
     ("a computed variable", of(controlPlane={"env": {"REVISION": "x"}}), "InvalidSpec", "env.REVISION follows from"),
     ("no variable's name", of(controlPlane={"env": {"A-B": "x"}}), "InvalidSpec", "'A-B' is no name of an environment"),
@@ -156,6 +158,7 @@ def test_a_message_tells_the_next_step(row: tuple[str, Observed, str, str]) -> N
         "leave it out",
         "not a quantity such as",
         "use letters",
+        "set spec.",
     )
     assert any(word in finding.message for word in words), finding.message
     assert "\n" not in finding.message
@@ -167,6 +170,27 @@ def test_decide_takes_every_cluster_and_the_mode() -> None:
     assert [each.cluster for each in desired.control_planes] == ["primary", "west"]
     assert [each.trust.cluster for each in desired.control_planes] == ["primary", "west"]
     assert {each.trust.root_secret for each in desired.control_planes} == {"meshwright-root-demo"}
+
+
+def test_each_cluster_decides_its_own_replicas() -> None:
+    own = cluster(istiods=(istiod(replicas=7, replicas_annotation="autoscaled"),))
+    desired = decide(observed(clusters=(own, Cluster("west", autoscaled=True), Cluster("east"))))
+    assert [each.replicas for each in desired.control_planes] == [
+        Decision(7, "7/size 2"), Decision(None, "autoscaled"), Decision(2),
+    ]  # fmt: skip
+
+
+def test_the_replicas_of_another_istiod_decide_nothing() -> None:
+    others = istiod(namespace="mesh", revision="x", replicas=7, replicas_annotation="autoscaled", owner="other")
+    assert replicas_for(cluster(istiods=(others,)), mesh().spec) == Decision(2)
+
+
+def test_objects_are_labelled_with_the_mesh_and_its_id() -> None:
+    subject = mesh(meshID="m")
+    (plane,) = decide(observed(subject)).control_planes
+    assert plane.owner == owner_of(subject) == Owner("demo", "m")
+    assert plane.trust == trust_intent(subject, "primary")
+    assert str(plane.owner) == "mesh demo (mesh ID m)"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from meshes import injector, istiod
+from meshwright.mesh.checks import Finding
 from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import Key, Rendered, at_once, crds_established, deployments_serve
+from meshwright.mesh.objects import Key, Rendered, Step, at_once, crds_established, deployments_serve
 from meshwright.mesh.observed import Cluster, Trouble
 
 Json = dict[str, Any]
@@ -53,6 +54,27 @@ def test_what_is_said_of_what_is_seen(seen: Cluster, reason: str | None, says: s
     finding = control_plane_finding(seen, NAMES, 2)
     assert (finding.reason if finding else None) == reason
     assert finding is None or says in finding.message
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 9])
+def test_an_autoscaler_may_want_any_number_of_replicas_that_are_there(replicas: int) -> None:
+    def seen(available: int) -> Cluster:
+        scaled = istiod(replicas=replicas, existing=replicas, updated=replicas, available=available)
+        return cluster(istiods=(scaled,), autoscaled=True)
+
+    assert control_plane_finding(seen(replicas), NAMES, None) is None
+    finding = control_plane_finding(seen(replicas - 1), NAMES, None)
+    assert finding == Finding(
+        "Progressing", f"{replicas - 1} of {replicas} replicas of istiod are ready in cluster primary"
+    )
+
+
+def test_pods_that_cannot_even_be_made_are_told_in_the_servers_words() -> None:
+    finding = control_plane_finding(cluster(istiods=(istiod(available=0, failure="exceeded quota"),)), NAMES, 2)
+    assert finding == Finding(
+        "ControlPlaneNotReady",
+        "0 of 2 replicas of istiod are ready in cluster primary; its pods cannot be made: exceeded quota",
+    )
 
 
 def test_a_trouble_without_words_is_told_by_its_reason() -> None:
@@ -110,6 +132,13 @@ def test_a_wave_waits_until_kinds_are_served(conditions: list[Json] | None, read
            "status": {"conditions": conditions}}  # fmt: skip
     assert (crds_established({Key.of(crd): crd}) is None) is ready
     assert crds_established(deployment()) is None
+
+
+def test_a_step_tells_where_work_stopped_and_what_it_waits_for() -> None:
+    step = Step(7, 8, "webhooks", "Deployment istio-system/istiod to have an available replica")
+    assert str(step) == (
+        "step 7 of 8 (webhooks): waiting for Deployment istio-system/istiod to have an available replica"
+    )
 
 
 def test_a_key_reads_like_a_path_and_a_digest_follows_the_content_alone() -> None:

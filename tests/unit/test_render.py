@@ -7,18 +7,24 @@ import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import pytest
 import yaml
 
-from meshes import NOW, TRUST, VERSION, one, plane, rendered, waves
+from meshes import NOW, TRUST, VERSION, cluster, istiod, one, plane, rendered, waves
 from meshwright.api.errors import TemplateError
-from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID
+from meshwright.api.meshinstall import (
+    ANNOTATION_ISTIO_API,
+    ANNOTATION_REPLICAS,
+    LABEL_MANAGED_BY,
+    LABEL_MESH,
+    LABEL_MESH_ID,
+)
 from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
-from meshwright.controller.chassis import WATCHED
-from meshwright.mesh.objects import Key, Manifest, Rendered, at_once, crds_established, deployments_serve
+from meshwright.cluster.mirror import mirror_of
+from meshwright.mesh.objects import Birth, Key, Manifest, Owner, Rendered, at_once, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 from meshwright.render.objects import NOT_MADE_YET, render
@@ -111,6 +117,16 @@ def test_every_object_but_the_namespace_carries_our_labels(objects: list[Rendere
         assert metadata["labels"][LABEL_MESH_ID] == "cluster.local", each.key
 
 
+def test_labels_are_those_by_which_an_owner_finds_its_objects() -> None:
+    owner = Owner("demo", "one")
+    for each in rendered(meshID="one"):
+        labels = each.manifest["metadata"].get("labels", {})
+        assert (owner.labels.items() <= labels.items()) is (each.key.kind != "Namespace"), each.key
+    assert owner.selector == (
+        "app.kubernetes.io/managed-by=meshwright,meshwright.dev/mesh=demo,meshwright.dev/mesh-id=one"
+    )
+
+
 @pytest.mark.parametrize(("spec", "name"), [({}, "istio-system"), (CANARY, "mesh")])
 def test_the_namespace_may_be_anybodys_and_is_not_marked(spec: Json, name: str) -> None:
     assert one(rendered(**spec), "Namespace") == {
@@ -140,10 +156,10 @@ def test_nothing_is_in_the_table_of_kinds_that_is_never_rendered() -> None:
 
 
 def test_every_kind_is_watched_so_that_drift_is_seen(objects: list[Rendered]) -> None:
-    watched = {(kind.api_version, kind.kind) for kind in WATCHED}
+    mirror = mirror_of(cast("Any", None), wake=print, revision_changed=print)
+    watched = {(each.kind.api_version, each.kind.kind) for each in mirror._informers}  # noqa: SLF001
     unwatched = {each.key.kind for each in objects if (each.key.api_version, each.key.kind) not in watched}
-    # The first may be there before us; the second's kind may not be served when the operator starts.
-    assert unwatched == {"Namespace", "PeerAuthentication"}
+    assert unwatched == {"Namespace"}  # which may be there before us
 
 
 def test_namespaces_are_where_the_kind_wants_them(objects: list[Rendered]) -> None:
@@ -181,7 +197,7 @@ def test_pods_follow_the_root() -> None:
 
 def test_the_ca_bundle_is_istiods_to_write(objects: list[Rendered]) -> None:
     for each in objects:
-        for manifest in (each.manifest, each.at_birth or {}):
+        for manifest in (each.manifest, each.birth.manifest if each.birth else {}):
             assert not [path for path, _ in leaves(manifest) if path.endswith("caBundle")], each.key
 
 
@@ -189,15 +205,18 @@ def test_a_validating_webhook_is_born_lenient_and_then_left_to_istiod(objects: l
     validating = [each for each in objects if each.key.kind == "ValidatingWebhookConfiguration"]
     assert validating
     for each in validating:
-        assert each.at_birth is not None
-        for declared, born in zip(each.manifest["webhooks"], each.at_birth["webhooks"], strict=True):
+        assert each.birth is not None
+        for declared, born in zip(each.manifest["webhooks"], each.birth.manifest["webhooks"], strict=True):
             assert "failurePolicy" not in declared
             assert born == {**declared, "failurePolicy": "Ignore"}
-        assert {**each.at_birth, "webhooks": None} == {**each.manifest, "webhooks": None}
+        assert {**each.birth.manifest, "webhooks": None} == {**each.manifest, "webhooks": None}
+        assert each.birth.fields == {"failurePolicy"}
+        assert each.handed_over == ()
 
 
 def test_only_validating_webhooks_have_a_birth_of_their_own(objects: list[Rendered]) -> None:
-    assert {each.key.kind for each in objects if each.at_birth} == {"ValidatingWebhookConfiguration"}
+    assert {each.key.kind for each in objects if each.birth} == {"ValidatingWebhookConfiguration"}
+    assert {each.handed_over for each in objects} == {()}
 
 
 def test_no_status_and_nothing_that_the_server_sets(objects: list[Rendered]) -> None:
@@ -270,6 +289,55 @@ def test_resources(spec: Json, replicas: int, requests: Json, limits: Json) -> N
     objects = rendered(controlPlane=spec)
     assert one(objects, "Deployment")["spec"]["replicas"] == replicas
     assert container(objects)["resources"] == {"requests": requests, "limits": limits}
+
+
+# Who decides the replicas
+
+
+def deployment(*, autoscaled: bool, live: int | None, annotation: str | None = None) -> Rendered:
+    """istiod's, in a cluster with such an istiod."""
+    seen = () if live is None else (istiod(replicas=live, replicas_annotation=annotation),)
+    found = plane(clusters=(cluster(istiods=seen, autoscaled=autoscaled),))
+    (only,) = (each for wave in render(found, TRUST) for each in wave.objects if each.key.kind == "Deployment")
+    return only
+
+
+@pytest.mark.parametrize("live", [None, 2, 7])
+def test_an_autoscaler_decides_the_replicas_of_a_deployment_that_is_born_with_the_sizes(live: int | None) -> None:
+    subject = deployment(autoscaled=True, live=live)
+    assert "replicas" not in subject.manifest["spec"]
+    assert subject.manifest["metadata"]["annotations"][ANNOTATION_REPLICAS] == "autoscaled"
+    born = {**subject.manifest, "spec": {**subject.manifest["spec"], "replicas": 2}}
+    assert subject.birth == Birth(born, frozenset({"replicas"}))
+    assert subject.handed_over == ("spec", "replicas")
+
+
+@pytest.mark.parametrize(
+    ("live", "annotation", "replicas", "says"),
+    [
+        (None, None, 2, None),
+        (5, None, 2, None),  # kubectl scale is drift
+        (5, "autoscaled", 5, "5/size 2"),  # an autoscaler that goes never lowers them
+        (4, "5/size 2", 5, "5/size 2"),
+        (5, "5/size 3", 2, None),  # the size was changed since
+    ],
+)
+def test_without_an_autoscaler_the_replicas_are_declared(
+    live: int | None, annotation: str | None, replicas: int, says: str | None
+) -> None:
+    subject = deployment(autoscaled=False, live=live, annotation=annotation)
+    assert subject.manifest["spec"]["replicas"] == replicas
+    assert subject.manifest["metadata"].get("annotations", {}).get(ANNOTATION_REPLICAS) == says
+    assert (subject.birth, subject.handed_over) == (None, ())
+
+
+def test_an_autoscaler_changes_nothing_but_the_deployment() -> None:
+    scaled = [
+        {each.key: each.manifest for wave in render(found, TRUST) for each in wave.objects}
+        for found in (plane(), plane(clusters=(cluster(autoscaled=True),)))
+    ]
+    assert scaled[0].keys() == scaled[1].keys()
+    assert {key.kind for key in scaled[0] if scaled[0][key] != scaled[1][key]} == {"Deployment"}
 
 
 @pytest.mark.parametrize(

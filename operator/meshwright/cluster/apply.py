@@ -113,8 +113,7 @@ class Applier:
             elif dry_run:
                 return "change", live
             else:
-                proceed()
-                result = await self._change(rendered, live)
+                result = await self._change(rendered, live, proceed)
         if not dry_run:
             memory.remember(rendered, result)
         return "create" if live is None else "keep" if result is live else "change", result
@@ -142,24 +141,28 @@ class Applier:
             # Not forced: what somebody else put there since we looked is not ours to take over.
             return await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, force=False)
         born = await self._client.create(kind, rendered.birth.manifest, field_manager=BIRTH_MANAGER)
-        proceed()
-        return await self._change(rendered, born)
+        return await self._change(rendered, born, proceed)
 
-    async def _change(self, rendered: Rendered, live: Manifest) -> Manifest:
+    async def _change(self, rendered: Rendered, live: Manifest, proceed: Proceed) -> Manifest:
         kind = kind_of(rendered.key.api_version, rendered.key.kind)
         if handed_over := _hand_over(rendered, live):
             # Its new owner must hold the field before we let go of it, or it would fall back to its default.
+            proceed()
             await self._client.apply(kind, _pinned(handed_over, live), field_manager=BIRTH_MANAGER)
+        proceed()
         try:
             result = await self._send(rendered.manifest, live, dry_run=False)
         except Rejected:
             # Somebody's item of a list (a port with another number, say) contradicts ours: our lists, whole.
-            await self._merge(rendered.manifest, live["metadata"]["resourceVersion"])
+            proceed()
+            await self._merge(_completed(rendered.manifest, live), live["metadata"]["resourceVersion"])
+            proceed()
             result = await self._send(rendered.manifest, live, dry_run=False)
         if trimmed := _trimmed(rendered, result):
             # What created the object must not go on owning what only we declare: it could never be taken back.
             empty = {name: rendered.manifest[name] for name in ("apiVersion", "kind")}
             metadata = {**identity(rendered.manifest), "managedFields": trimmed}
+            proceed()
             result = await self._merge({**empty, "metadata": metadata}, result["metadata"]["resourceVersion"])
         return result
 
@@ -258,6 +261,21 @@ def _pinned(manifest: Manifest, live: Manifest) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
 
 
+def _completed(manifest: Manifest, live: Manifest) -> Manifest:
+    """With what is istiod's in a list of webhooks: to send the list whole without it is to take it away."""
+    if "webhooks" not in manifest:
+        return manifest
+    stored = {webhook["name"]: webhook for webhook in live["webhooks"]}
+
+    def completed(webhook: Manifest) -> Manifest:
+        theirs = stored.get(webhook["name"], {})
+        bundle = {name: value for name, value in theirs.get("clientConfig", {}).items() if name == "caBundle"}
+        policy = {name: value for name, value in theirs.items() if name == "failurePolicy"}
+        return {**policy, **webhook, "clientConfig": {**bundle, **webhook["clientConfig"]}}
+
+    return {**manifest, "webhooks": [completed(webhook) for webhook in manifest["webhooks"]]}
+
+
 def _hand_over(rendered: Rendered, live: Manifest) -> Manifest | None:
     """The object with nothing but the field that we are to let go, if we still hold it."""
     path = rendered.handed_over
@@ -268,7 +286,9 @@ def _hand_over(rendered: Rendered, live: Manifest) -> Manifest | None:
         value = value[name]
     for name in reversed(path):
         value = {name: value}
-    return {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": identity(live), **value}
+    # The version, too: what its new owner has written meanwhile is not set back.
+    metadata = {**identity(live), "resourceVersion": live["metadata"]["resourceVersion"]}
+    return {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, **value}
 
 
 def identity(manifest: Manifest) -> Manifest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -35,6 +36,9 @@ SILENCE = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=75.0)  
 PAGE = 500
 METADATA_ONLY = "application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1,application/json"
 ERROR = 400
+# With a parameter, so that the official client sends a text as it is, see `_yaml`.
+APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
+SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
 
 
 def in_cluster() -> bool:
@@ -164,7 +168,7 @@ class Client:
         query = {"fieldManager": field_manager, "force": str(force).lower()} | ({"dryRun": "All"} if dry_run else {})
         path = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
         return await self._request(
-            "PATCH", f"{path}?{urlencode(query)}", manifest, content_type="application/apply-patch+yaml",
+            "PATCH", f"{path}?{urlencode(query)}", manifest, content_type=APPLY_PATCH,
             what=f"apply {_name(kind, namespace, name)}", kind=kind.kind,
         )  # fmt: skip
 
@@ -201,12 +205,13 @@ class Client:
         if method != "GET" and "dryRun=All" not in path:
             url, timeout = f"{url}{'&' if '?' in path else '?'}{SERVER_TIMEOUT}", WRITE_TIMEOUT
             self.guard()
+        content = _yaml(body) if body is not None and content_type == APPLY_PATCH else body
         started = time.monotonic()
         status = 0
         try:
             with _reaching(what):
                 response = await self._api.rest_client.request(
-                    method, url, headers=headers, body=body, _request_timeout=timeout
+                    method, url, headers=headers, body=content, _request_timeout=timeout
                 )
                 raw = await response.read()
                 status = response.status
@@ -256,3 +261,8 @@ def _reaching(what: str) -> Iterator[None]:
 
 def _name(kind: Kind, namespace: str, name: str) -> str:
     return f"{kind.kind} {namespace}/{name}" if namespace else f"{kind.kind} {name}"
+
+
+def _yaml(body: Manifest) -> str:
+    """JSON that is YAML, too, as which a server-side apply is read: there, a pair of surrogates is no character."""
+    return SURROGATES.sub(lambda pair: str(json.loads(f'"{pair[0]}"')), json.dumps(body))

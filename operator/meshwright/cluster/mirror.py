@@ -10,12 +10,11 @@ from functools import cache
 
 from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
 from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.gather import REVISION, SIDECAR
 from meshwright.cluster.informer import Changed, Informer, Lean, head
 from meshwright.cluster.kinds import CRD, DEPLOYMENT, MUTATING_WEBHOOK, OWNED, POD, Kind
 
 OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
-REVISION = "istio.io/rev"
-SIDECAR = "security.istio.io/tlsMode=istio"  # every pod with a proxy of Istio's carries it
 VERSION_HOLDS = 300.0  # seconds: an API server is not upgraded more often
 
 
@@ -37,7 +36,7 @@ class Mirror:
         """What no informer has may still exist, without our label; an object as a whole only the server has."""
         if metadata_only:
             for informer in self._current(kind):
-                if known := informer.get(name, namespace):
+                if informer.keeps_labels and (known := informer.get(name, namespace)):
                     return known
         return await self._client.get(kind, name, namespace, metadata_only=metadata_only)
 

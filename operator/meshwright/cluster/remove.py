@@ -46,10 +46,11 @@ async def remove(
     Everything else is read here, and from the API server: an informer that lags behind would leave things for ever.
     """
     await _delete(client, WEBHOOKS, owner, proceed)
-    await _delete(client, (DEPLOYMENT,), owner, proceed)
+    excepted = await _delete(client, (DEPLOYMENT,), owner, proceed)
     # An istiod that still runs would make again what it left.
     if pods := await client.list(POD, names.namespace, labels=selector(names), metadata_only=True):
-        return Step(2, STEPS, "control plane", f"{_named(pods)} to end")
+        kept = f"; Deployment {', '.join(excepted)}, which an annotation excepts, keeps them" if excepted else ""
+        return Step(2, STEPS, "control plane", f"{_named(pods)} to end{kept}")
     await _delete(client, REST, owner, proceed)
     others = [each for each in istiods if (each.namespace, each.name) != (names.namespace, names.istiod)]
     live = await _what_istiod_left(client, names)
@@ -59,12 +60,17 @@ async def remove(
     return None
 
 
-async def _delete(client: Client, kinds: Iterable[Kind], owner: Owner, proceed: Callable[[], None]) -> None:
+async def _delete(client: Client, kinds: Iterable[Kind], owner: Owner, proceed: Callable[[], None]) -> list[str]:
+    """What an annotation excepts, by `namespace/name`."""
+    excepted = []
     for kind in kinds:
         for head in await client.list(kind, labels=owner.selector, metadata_only=True):
-            if not is_disabled(head):
-                proceed()
-                await client.delete(kind, head)
+            if is_disabled(head):
+                excepted.append(f"{head['metadata'].get('namespace', '')}/{head['metadata']['name']}")
+                continue
+            proceed()
+            await client.delete(kind, head)
+    return excepted
 
 
 async def _what_istiod_left(client: Client, names: Names) -> list[Manifest]:

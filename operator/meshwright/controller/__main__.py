@@ -22,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     from meshwright.controller import chassis, logs
-    from meshwright.controller.worker import Operator
+    from meshwright.controller.replica import Replica
 
     logs.configure(options.log_level, as_json=options.log_format == "json")
     instance = socket.gethostname()  # in a pod, its name
-    operator = Operator(
+    replica = Replica(
         namespace=options.namespace,
         instance=instance,
         identity=f"{instance}_{uuid.uuid4()}",  # a container that restarts in its pod is another replica
@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started=started,
     )
     try:
-        chassis.run(
-            operator.queue.add, during=operator, prepare=operator.prepare, work=operator.work, instance=instance
-        )
+        chassis.run(replica.mesh_changed, during=replica, prepare=replica.prepare, work=replica.work, instance=instance)
     except MeshwrightError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -1,4 +1,4 @@
-"""kopf as event source and chassis: it watches, reconnects, handles signals and ends the process. Nothing else.
+"""kopf as event source and chassis: it watches MeshInstalls, reconnects and logs in. Nothing else.
 
 Every event says only that a MeshInstall may be wrong. There are no create, update or field handlers, and nothing
 of kopf's is stored on objects.
@@ -16,13 +16,11 @@ from typing import Any
 import kopf
 
 from meshwright.api.errors import MeshwrightError
-from meshwright.api.meshinstall import GROUP, LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
+from meshwright.api.meshinstall import GROUP
 from meshwright.cluster.client import in_cluster
-from meshwright.cluster.kinds import MESH_INSTALL, OWNED
+from meshwright.cluster.kinds import MESH_INSTALL
 
-Wake = Callable[[str], None]
-# Watched by their kind's own group: PeerAuthentication is Istio's, and may not be served yet.
-WATCHED = tuple(kind for kind in OWNED if not kind.group.endswith("istio.io"))
+Wake = Callable[[str, int], None]  # the name of a MeshInstall and its generation
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -36,7 +34,7 @@ class NoDiffBase(kopf.DiffBaseStorage):
 
 
 def registry(wake: Wake) -> kopf.OperatorRegistry:
-    """Handlers that call `wake` with the name of the MeshInstall that an event is about."""
+    """Handlers that call `wake` with the name and generation of the MeshInstall that an event is about."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
@@ -56,21 +54,13 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
         # Our own status writes come back as events: waking for them would turn each failure into a hot loop.
         concerns = (meta.get("uid"), meta.get("generation"), meta.get("deletionTimestamp"), meta.get("finalizers"))
         if type in (None, "DELETED") or seen.get(name) != concerns:
-            wake(name)
+            # One that is gone has none: the next of its name begins again at 1.
+            wake(name, 0 if type == "DELETED" else meta.get("generation", 0))
         if type == "DELETED":
             seen.pop(name, None)
         else:
             seen[name] = concerns
 
-    async def child_changed(labels: kopf.Labels, **_: Any) -> None:
-        if mesh := labels.get(LABEL_MESH):
-            wake(mesh)
-
-    for kind in WATCHED:
-        version = kind.api_version.rpartition("/")[2]
-        kopf.on.event(kind.group, version, kind.plural, registry=handlers, labels={LABEL_MANAGED_BY: MANAGED_BY})(
-            child_changed
-        )
     return handlers
 
 
@@ -86,8 +76,6 @@ def configure_chassis(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
-    for kind in WATCHED:
-        settings.watching.label_selectors[kind.plural] = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (1, 2, 4, 8)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 Verdict = Callable[[], str | None]
@@ -56,11 +57,13 @@ class Watchdog:
         self._clock = clock
         self._since: dict[str, float] = {}
 
-    def begin(self, key: str) -> None:
+    @contextmanager
+    def watching(self, key: str) -> Iterator[None]:
         self._since[key] = self._clock()
-
-    def end(self, key: str) -> None:
-        self._since.pop(key, None)
+        try:
+            yield
+        finally:
+            self._since.pop(key, None)
 
     def __call__(self) -> str | None:
         now = self._clock()
