@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from api.conftest import cluster, new_mesh, op, server
+from api.conftest import cluster, mesh, new_mesh, op, server
 from campaign.tally import Tally
 
-__all__ = ["cluster", "new_mesh", "op", "server"]
+__all__ = ["cluster", "mesh", "new_mesh", "op", "server"]
 
 TALLY = pytest.StashKey[Tally]()
 

@@ -41,6 +41,11 @@ CANNOT_BE_CHANGED = {
 }
 
 
+# One that is taken away comes back with the API server's policy (Fail) and not with ours for the time until istiod
+# answers (Ignore): it would stand in the way of everything else here.
+NOT_BORN_AGAIN = re.compile(r"^ValidatingWebhookConfiguration f:webhooks/k:[^/]*/\.$")
+
+
 class Edit(NamedTuple):
     leaf: Leaf
     value: Any  # MISSING: it is taken away
@@ -52,9 +57,19 @@ async def life(op: Operator) -> Life:
 
 
 @pytest_asyncio.fixture
+async def default_mesh(new_mesh: Callable[..., Mesh], life: Life) -> Mesh:
+    """Installed. The default revision has one webhook configuration more than others."""
+    return await installed(new_mesh("default"), life)
+
+
+@pytest_asyncio.fixture
 async def mesh(new_mesh: Callable[..., Mesh], life: Life) -> Mesh:
-    """Installed. Of the default revision, which has one webhook more than others."""
-    mesh = new_mesh("default").create(controlPlane={"env": {"PILOT_TRACE_SAMPLING": "1", "EMPTY": ""}})
+    """Installed. Its validating webhook may be turned to Fail: it is not asked about the mesh's own policy."""
+    return await installed(new_mesh(), life)
+
+
+async def installed(mesh: Mesh, life: Life) -> Mesh:
+    mesh.create(controlPlane={"env": {"PILOT_TRACE_SAMPLING": "1", "EMPTY": ""}})
     await life.settle(mesh)
     return mesh
 
@@ -68,7 +83,8 @@ def items_of(mesh: Mesh) -> dict[str, Json]:
 # -- ours
 
 
-async def test_each_leaf_of_ours_comes_back(mesh: Mesh, life: Life, tally: Tally) -> None:
+async def test_each_leaf_of_ours_comes_back(default_mesh: Mesh, life: Life, tally: Tally) -> None:
+    mesh = default_mesh
     before = items_of(mesh)
     to_do = {path: [edit for leaf in own(item) for edit in edits_of(mesh, item, leaf)] for path, item in before.items()}
     number, rounds = sum(map(len, to_do.values())), 0
@@ -81,7 +97,9 @@ async def test_each_leaf_of_ours_comes_back(mesh: Mesh, life: Life, tally: Tally
             assert ours(after[path], before[path]) == ours(before[path], before[path]), path
         tally.settled(*("drift" for _ in edited))
         rounds += 1
-    tally.say(f"leaves of ours: {number} edits of {len(leaves)} leaves in {len(before)} objects undone, {rounds} rounds")
+    tally.say(
+        f"leaves of ours: {number} edits of {len(leaves)} leaves in {len(before)} objects undone, {rounds} rounds"
+    )
 
 
 def own(item: Json) -> list[Leaf]:
@@ -93,11 +111,13 @@ def own(item: Json) -> list[Leaf]:
 
 def edits_of(mesh: Mesh, item: Json, leaf: Leaf) -> Iterator[Edit]:
     """Another value, and none, where the API server takes that and puts no default in its place."""
+    if NOT_BORN_AGAIN.search(name := f"{item['kind']} {'/'.join(leaf)}"):
+        return
     values = [] if leaf[-1] == ITSELF else other_values(value_of(item, leaf))
     changes = next((Edit(leaf, value) for value in values if takes(mesh, item, Edit(leaf, value))), None)
     removal = Edit(leaf, MISSING) if takes(mesh, item, Edit(leaf, MISSING)) else None
     if changes is removal is None:
-        assert known(f"{item['kind']} {'/'.join(leaf)}", CANNOT_DRIFT), f"{item['kind']} {'/'.join(leaf)}"
+        assert known(name, CANNOT_DRIFT), name
     yield from (edit for edit in (changes, removal) if edit)
 
 
@@ -156,7 +176,9 @@ ADDITIONS: dict[str, dict[str, Any]] = {
         f"{POD}/priorityClassName": "system-cluster-critical",
         f"{POD}/affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
         f"{POD}/topologySpreadConstraints/-": {
-            "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"
+            "maxSkew": 1,
+            "topologyKey": "zone",
+            "whenUnsatisfiable": "DoNotSchedule",
         },
         f"{POD}/imagePullSecrets/-": {"name": "theirs"},
         f"{POD}/hostAliases/-": {"ip": "10.0.0.1", "hostnames": ["theirs"]},
@@ -200,7 +222,9 @@ async def test_each_leaf_of_others_stays(mesh: Mesh, life: Life, tally: Tally) -
     for life_number in (1, 2):  # one that remembers, and one that looks for the first time
         drifted = [path for path, item in theirs.items() if drift_beside(mesh, item)]
         await life.op.reconcile(mesh)
+        print("FIRST", len(drifted), life.op.wire.everything_written(), mesh.condition())
         await life.op.reconcile(mesh)
+        print("SECOND", life.op.wire.everything_written(), mesh.condition())
         assert life.op.wire.everything_written() == []
         after = items_of(mesh)
         for path, item in theirs.items():
@@ -260,6 +284,8 @@ def drift_beside(mesh: Mesh, item: Json) -> bool:
 
 def without_versions(item: Json) -> Json:
     metadata = {
-        name: value for name, value in item["metadata"].items() if name not in ("resourceVersion", "managedFields", "generation")
+        name: value
+        for name, value in item["metadata"].items()
+        if name not in ("resourceVersion", "managedFields", "generation")
     }
     return {**item, "metadata": metadata}

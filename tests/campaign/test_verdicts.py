@@ -31,12 +31,29 @@ ODD: tuple[Any, ...] = (
     [1], {"x": 1}, {"cpu": "1"}, {"requests": {}}, {"A=B": "x"}, {"1A": "x"}, {"REVISION": "x"}, {"trustDomain": "x"},
     {f"V{number}": "x" for number in range(65)},
 )  # fmt: skip
-NAMES = ("version", "cluster_name", "clusterName", "meshID", "meshId", "mesh_id", "size", "env", "cpu", "memory", "hub", "odd")
+NAMES = (
+    "version",
+    "cluster_name",
+    "clusterName",
+    "meshID",
+    "meshId",
+    "mesh_id",
+    "size",
+    "env",
+    "cpu",
+    "memory",
+    "hub",
+    "odd",
+)
 
 
 def resource(rng: random.Random) -> Json:
     """Valid, and then with up to three fields that are odd, missing or too many."""
-    spec = {"version": VERSION, **specs.valid(rng, specs.identity(rng)), "mode": rng.choice(("Apply", "Plan", "Paused"))}
+    spec = {
+        "version": VERSION,
+        **specs.valid(rng, specs.identity(rng)),
+        "mode": rng.choice(("Apply", "Plan", "Paused")),
+    }
     spec = {name: value for name, value in spec.items() if value is not None}
     name: Any = "probe"
     for _ in range(rng.choice((0, 1, 1, 2, 3))):

@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 from unittest import mock
 
+import aiohttp
 from kubernetes.aio.client import Configuration
 
 from api.world import OPERATOR_NAMESPACE, Json, Wire
-from meshwright.cluster.informer import Informer
+from meshwright.cluster import client, informer
+from meshwright.cluster.informer import Informer, Wait
 from meshwright.cluster.kinds import MESH_INSTALL
 from meshwright.controller import leader, queue, reconcile
 from meshwright.controller.leader import Leader
@@ -76,15 +78,10 @@ class Only(Queue):
 
 
 @asynccontextmanager
-async def leading(
-    configuration: Configuration, meshes: Collection[str], *, now: Callable[[], dt.datetime], instance: str = "test",
-    guard: Callable[[], None] = lambda: None,
-) -> AsyncIterator[Life]:  # fmt: skip
-    """Works for these meshes while the block is open. Raises what ends the leader, in a group."""
-    wire = Wire(configuration)
-    wire.guard = guard
+async def leading(wire: Wire, meshes: Collection[str], *, now: Callable[[], dt.datetime]) -> AsyncIterator[Life]:
+    """Works for these meshes while the block is open, and closes `wire`. Raises what ends the leader, in a group."""
     metrics = Metrics(version="test")
-    leader = Leader(wire, metrics, namespace=OPERATOR_NAMESPACE, instance=instance, now=now)
+    leader = Leader(wire, metrics, namespace=OPERATOR_NAMESPACE, instance="test", now=now)
     leader.queue = Only(meshes)
 
     def changed(before: Json | None, after: Json | None) -> None:
@@ -108,10 +105,14 @@ async def leading(
 @asynccontextmanager
 async def operator(world: Process, configuration: Configuration) -> AsyncIterator[None]:
     """What the runner starts again after each crash."""
-    configuration.ssl_ca_cert = world.authority  # the system's own are many, and take long to load
-    async with leading(configuration, {world.name}, now=lambda: world.now) as life:
+    async with leading(a_wire(world, configuration), {world.name}, now=lambda: world.now) as life:
         world.born(life)
         yield
+
+
+def a_wire(world: Process, configuration: Configuration, kind: type[Wire] = Wire) -> Wire:
+    configuration.ssl_ca_cert = world.authority  # the system's own are many, and take long to load
+    return kind(configuration)
 
 
 def concerns(manifest: Json | None) -> tuple[Any, ...] | None:
@@ -128,5 +129,19 @@ def impatient(*, resync: float = 1.0) -> Iterator[None]:
         mock.patch.object(reconcile, "BLOCKED", resync),
         mock.patch.object(leader, "COUNTING", 0.1),
         mock.patch.object(queue, "FIRST_BACKOFF", 0.1),
+    ):
+        yield
+
+
+@contextmanager
+def wary() -> Iterator[None]:
+    """Informers that list again after a second or two, and take a watch that says nothing for that long for dead."""
+    with (
+        mock.patch.object(informer, "WATCH_SECONDS", 2),
+        mock.patch.object(informer, "LIST_AGAIN", 1.0),
+        mock.patch.object(informer, "STEADY", 0.5),
+        mock.patch.object(informer, "RETRY", Wait(0.1, 1.0)),
+        mock.patch.object(informer, "LIST_ANEW", Wait(0.1, 1.0, free=1)),
+        mock.patch.object(client, "SILENCE", aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=2.5)),
     ):
         yield

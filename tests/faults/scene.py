@@ -14,7 +14,7 @@ import datetime as dt
 import json
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from api.world import NOW, OPERATOR_NAMESPACE, VOLATILE, WEBHOOKS, Cluster, Json, Mesh, path_of, path_of_item
+from api.world import NOW, VOLATILE, Cluster, Json, Mesh, Wire, path_of, path_of_item
 from faults.life import Life, leading
 from faults.runner import PAUSE, until
 from meshwright.cluster.client import Client
@@ -202,8 +202,9 @@ class World:
                 return
 
     def look(self) -> None:
-        """Something that no watch tells of has changed."""
-        self.lives[-1].leader.queue.add(self.name)
+        """Something that no watch tells of has changed. One that is not born yet looks anyway."""
+        for life in self.lives[-1:]:
+            life.leader.queue.add(self.name)
 
     # -- what is known
 
@@ -457,7 +458,7 @@ class Stock:
         ]
         await asyncio.gather(*(each.declare(**self._spec) for each in worlds))
         names = {each.name for each in worlds}
-        async with leading(self._scene.configuration, names, now=lambda: NOW) as life:
+        async with leading(Wire(self._scene.configuration), names, now=lambda: NOW) as life:
             for each in worlds:
                 each.born(life)
             await asyncio.gather(*(each.installed() for each in worlds))

@@ -45,6 +45,10 @@ class Recipe:
 WORKFLOWS: list[Recipe] = []
 
 
+def recipe_of(story: Story) -> Recipe:
+    return next(each for each in WORKFLOWS if each.story is story)
+
+
 def workflow(*, installed: Json | None = None, pods: bool = False, at_once: int = AT_ONCE) -> Callable[[Story], Story]:
     def registered(story: Story) -> Story:
         name = story.__name__.replace("_", "-")

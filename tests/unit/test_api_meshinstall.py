@@ -112,6 +112,7 @@ def test_what_is_no_meshinstall_is_told_so(document: Json, says: str) -> None:
     assert says in str(caught.value)
 
 
+HELD: Json = {"clusterName": "east", "mode": "Paused", "trust": {"deletionPolicy": "Delete"}}
 WHERE: Json = {"namespace": "mesh", "revision": "canary", "meshID": "m", "trustDomain": "a.b"}
 
 
@@ -120,7 +121,8 @@ WHERE: Json = {"namespace": "mesh", "revision": "canary", "meshID": "m", "trustD
     [
         ({**WHERE, "mtls": "maybe", "version": "new"}, WHERE),
         ({**WHERE, "nonsense": 1}, WHERE),
-        (WHERE | {"revision": "Not A Label"}, {}),
+        (WHERE | {"revision": "Not A Label"}, {name: text for name, text in WHERE.items() if name != "revision"}),
+        ({**HELD, "mtls": "maybe"}, HELD),
         ({"version": 5}, {}),
         (None, {}),
     ],

@@ -292,6 +292,10 @@ class MeshStatus(Model):
     """With `spec.mode: Plan`: what would change."""
 
 
+# What a deletion must know: where the objects are, whose, and whether they may go.
+SALVAGED = ("namespace", "revision", "clusterName", "meshID", "trustDomain", "trust", "mode")
+
+
 class MeshInstall(BaseModel):
     """A MeshInstall as it was read: name, uid, generation, spec, and the status of the last reconcile."""
 
@@ -328,12 +332,14 @@ class MeshInstall(BaseModel):
     @classmethod
     def salvage(cls, manifest: dict[str, Any]) -> Self:
         """What still can be told of a manifest whose spec does not parse: where its objects are, and what ran."""
-        written = manifest.get("spec") or {}
-        kept = {name: written[name] for name in ("namespace", "revision", "meshID", "trustDomain") if name in written}
-        try:
-            spec = MeshSpec.model_validate({"version": "0.0.0", **kept}, by_name=False)
-        except ValidationError:
-            spec = MeshSpec(version="0.0.0")
+        written, kept = manifest.get("spec") or {}, {"version": "0.0.0"}
+        spec = MeshSpec.model_validate(kept)
+        for name in SALVAGED:
+            try:
+                spec = MeshSpec.model_validate(kept | {name: written[name]}, by_name=False)
+            except (KeyError, ValidationError):
+                continue
+            kept[name] = written[name]
         return cls._of(manifest, spec)
 
     @classmethod

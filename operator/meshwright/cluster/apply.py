@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from meshwright.api.errors import NotFound, Rejected
+from meshwright.api.errors import Conflict, NotFound, Rejected
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import Reader
-from meshwright.cluster.kinds import OWNED, kind_of
+from meshwright.cluster.kinds import NAMESPACE, OWNED, kind_of
 from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Memory, Survey, survey
 from meshwright.cluster.together import together
 from meshwright.mesh.objects import Key, Owner, Rendered, Step, Wave, at_once
@@ -122,8 +122,10 @@ class Applier:
         """After a restart, or a change by somebody else: a dry run decides whether there is anything to write."""
         if _hand_over(rendered, live) or _trimmed(rendered, live):
             return False
+        kind = kind_of(rendered.key.api_version, rendered.key.kind)
         try:
-            return not differ(live, await self._send(rendered.manifest, live, dry_run=True))
+            tried = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, dry_run=True)
+            return not differ(live, tried)
         except Rejected:
             if dry_run:
                 raise
@@ -139,7 +141,11 @@ class Applier:
         proceed()
         if rendered.birth is None:
             # Not forced: what somebody else put there since we looked is not ours to take over.
-            return await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, force=False)
+            result = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, force=False)
+            if _is_shared(result):
+                await self._give_back(result)
+                raise Conflict(f"{rendered.key} was made by somebody else meanwhile")
+            return result
         born = await self._client.create(kind, rendered.birth.manifest, field_manager=BIRTH_MANAGER)
         return await self._change(rendered, born, proceed)
 
@@ -148,33 +154,32 @@ class Applier:
         if handed_over := _hand_over(rendered, live):
             # Its new owner must hold the field before we let go of it, or it would fall back to its default.
             proceed()
-            await self._client.apply(kind, _pinned(handed_over, live), field_manager=BIRTH_MANAGER)
+            live = await self._client.apply(kind, _pinned(handed_over, live), field_manager=BIRTH_MANAGER)
         proceed()
         try:
-            result = await self._send(rendered.manifest, live, dry_run=False)
+            result = await self._client.apply(kind, _pinned(rendered.manifest, live), field_manager=MANAGER)
         except Rejected:
             # Somebody's item of a list (a port with another number, say) contradicts ours: our lists, whole.
             proceed()
-            await self._merge(_completed(rendered.manifest, live), live["metadata"]["resourceVersion"])
+            live = await self._merge(_completed(rendered.manifest, live), live)
             proceed()
-            result = await self._send(rendered.manifest, live, dry_run=False)
+            result = await self._client.apply(kind, _pinned(rendered.manifest, live), field_manager=MANAGER)
         if trimmed := _trimmed(rendered, result):
             # What created the object must not go on owning what only we declare: it could never be taken back.
-            empty = {name: rendered.manifest[name] for name in ("apiVersion", "kind")}
-            metadata = {**identity(rendered.manifest), "managedFields": trimmed}
             proceed()
-            result = await self._merge({**empty, "metadata": metadata}, result["metadata"]["resourceVersion"])
+            result = await self._merge(_bare(result, managedFields=trimmed), result)
         return result
 
-    async def _merge(self, manifest: Manifest, resource_version: str) -> Manifest:
-        kind, metadata = kind_of(manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
-        patch = {**manifest, "metadata": {**metadata, "resourceVersion": resource_version}}
-        where = metadata.get("namespace", "")
-        return await self._client.merge(kind, metadata["name"], patch, where, field_manager=BIRTH_MANAGER)
-
-    async def _send(self, manifest: Manifest, live: Manifest, *, dry_run: bool) -> Manifest:
+    async def _give_back(self, manifest: Manifest) -> None:
+        """Of an object that is not ours, the fields that we have just written: declared no more, they go."""
         kind = kind_of(manifest["apiVersion"], manifest["kind"])
-        return await self._client.apply(kind, _pinned(manifest, live), field_manager=MANAGER, dry_run=dry_run)
+        await self._client.apply(kind, _pinned(_bare(manifest), manifest), field_manager=MANAGER)
+
+    async def _merge(self, manifest: Manifest, live: Manifest) -> Manifest:
+        kind, metadata = kind_of(manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
+        where = metadata.get("namespace", "")
+        patch = _pinned(manifest, live)
+        return await self._client.merge(kind, metadata["name"], patch, where, field_manager=BIRTH_MANAGER)
 
     async def _prune(self, found: Survey, outcome: Outcome, *, dry_run: bool, proceed: Proceed) -> None:
         order = {(kind.api_version, kind.kind): position for position, kind in enumerate(OWNED)}
@@ -223,8 +228,9 @@ class _Pass:
     async def _wave(self, wave: Wave, hindrance: Step | None) -> None:
         due = wave.objects
         if hindrance:
-            self._waiting = self._waiting or hindrance
             due = tuple(rendered for rendered in due if rendered.key in self._found.live)
+            if len(due) < len(wave.objects):
+                self._waiting = self._waiting or hindrance
         for key in (rendered.key for rendered in due if rendered.key in self._found.left_alone):
             self._verbs[key], self._applied[key] = "leave", self._found.live[key]
         due = tuple(rendered for rendered in due if rendered.key not in self._found.left_alone)
@@ -257,8 +263,26 @@ def _comparable(manifest: Manifest) -> str:
 
 
 def _pinned(manifest: Manifest, live: Manifest) -> Manifest:
-    """With the uid of what we looked at: one that was deleted and made again meanwhile is not written to."""
-    return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
+    """To be written only to what we looked at: not to one that was made again, or changed, meanwhile."""
+    seen = {name: live["metadata"][name] for name in ("uid", "resourceVersion")}
+    return {**manifest, "metadata": {**manifest["metadata"], **seen}}
+
+
+def _bare(manifest: Manifest, **metadata: Any) -> Manifest:
+    """Nothing but what identifies an object, and the metadata that is given."""
+    identity = {name: manifest["metadata"][name] for name in ("name", "namespace") if name in manifest["metadata"]}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": {**identity, **metadata}}
+
+
+def _is_shared(created: Manifest) -> bool:
+    """Whether somebody else wrote an object that we have just created: then we have not created it.
+
+    Of a namespace we write nothing but the name, and may have made it with the Secret in it.
+    """
+    if created["kind"] == NAMESPACE.kind:
+        return False
+    fields = created["metadata"].get("managedFields") or ()
+    return any(each.get("manager") != MANAGER and not each.get("subresource") for each in fields)
 
 
 def _completed(manifest: Manifest, live: Manifest) -> Manifest:
@@ -286,13 +310,7 @@ def _hand_over(rendered: Rendered, live: Manifest) -> Manifest | None:
         value = value[name]
     for name in reversed(path):
         value = {name: value}
-    # The version, too: what its new owner has written meanwhile is not set back.
-    metadata = {**identity(live), "resourceVersion": live["metadata"]["resourceVersion"]}
-    return {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, **value}
-
-
-def identity(manifest: Manifest) -> Manifest:
-    return {name: manifest["metadata"][name] for name in ("name", "namespace") if name in manifest["metadata"]}
+    return {**_bare(live), **value}
 
 
 def _trimmed(rendered: Rendered, live: Manifest) -> list[Manifest] | None:

@@ -7,15 +7,18 @@ point and run again.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from meshwright.api.conditions import REASONS
 from meshwright.api.errors import (
+    Conflict,
     ExternalError,
     FinalError,
     InvalidSpec,
+    LeaseLost,
     MeshwrightError,
     Superseded,
     TransientError,
@@ -34,7 +37,8 @@ from meshwright.keys.store import KubernetesSecrets
 from meshwright.keys.trust import ensure_trust, look_at_trust
 from meshwright.mesh.checks import Finding
 from meshwright.mesh.desired import ControlPlane, Desired, decide
-from meshwright.mesh.health import control_plane_finding
+from meshwright.mesh.health import control_plane_finding, own_istiod
+from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Cluster, Observed
 from meshwright.mesh.trust import Trust, other_root
 from meshwright.render.objects import render
@@ -42,6 +46,7 @@ from meshwright.render.objects import render
 RESYNC = 15.0  # seconds between looks at a mesh that is as declared
 WATCH_PROGRESS = 3.0  # seconds between looks at one that is not
 BLOCKED = 30.0  # seconds between looks at what somebody else must change
+CONFLICTS = 4  # in a row, before they are told
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Reconciler:
         self._secrets = KubernetesSecrets(client)
         self._applier = Applier(client, reader)
         self.meshes: dict[str, str] = {}  # by revision
+        self._conflicts: Counter[str] = Counter()  # in a row, by mesh
         self._deletion = Deletion(
             client, self._secrets, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed
         )
@@ -90,22 +96,29 @@ class Reconciler:
                     return None
             else:
                 await self._attempt(manifest, attempt)
+        except LeaseLost:
+            raise
         except Superseded:
             return Again(0.0)
         except MeshwrightError as error:
-            attempt.finding = attempt.finding or Finding(error.reason, str(error))
-            await self._reporter.report(attempt)
+            self._conflicts[name] = self._conflicts[name] + 1 if isinstance(error, Conflict) else 0
+            if not 0 < self._conflicts[name] < CONFLICTS:  # that somebody is quicker once is no news
+                attempt.finding = attempt.finding or Finding(error.reason, str(error))
+                await self._reporter.report(attempt)
             return _again_after(error)
         except Exception:
             attempt.finding = Finding("InternalError", "an unexpected error; the operator's log has the details")
             await self._reporter.report(attempt)
             raise
+        self._conflicts.pop(name, None)
         await self._reporter.report(attempt)
         if attempt.finding is None:
             return Again(RESYNC)
         return Again(BLOCKED if REASONS[attempt.finding.reason].stalled else WATCH_PROGRESS)
 
     def _forget(self, name: str) -> None:
+        self.meshes = {revision: mesh for revision, mesh in self.meshes.items() if mesh != name}
+        self._conflicts.pop(name, None)
         self._applier.forget(name)
         self._reporter.forget(name)
 
@@ -129,6 +142,7 @@ class Reconciler:
         for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
             # Before anything is written: does it render, are our places free, does nobody trust another root?
             found = await self._applier.survey(render(plane, trust=None), plane.owner)
+            _check_replicas(found.live, plane, cluster)
             trust = await self._trust(observed, plane, cluster, proceed, write=not plan)
             if trust:
                 attempt.trusts[plane.cluster] = trust
@@ -154,8 +168,9 @@ class Reconciler:
                 raise TrustError(objection)
         if not write or (standing.trust and not standing.renewal_due):
             return standing.trust
-        proceed()
-        return await ensure_trust(plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now)
+        return await ensure_trust(
+            plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now, proceed=proceed
+        )
 
     async def _hold(self, mesh: MeshInstall) -> None:
         """Our finalizer, before anything is made that would have to be taken away."""
@@ -173,6 +188,15 @@ def readable(manifest: Manifest) -> MeshInstall:
         return MeshInstall.parse(manifest)
     except InvalidSpec:
         return MeshInstall.salvage(manifest)
+
+
+def _check_replicas(live: Live, plane: ControlPlane, cluster: Cluster) -> None:
+    """Raises Conflict when istiod was scaled after we looked: an autoscaler may have come that we did not see."""
+    key = Key("apps/v1", "Deployment", plane.names.namespace, plane.names.istiod)
+    now = (live.get(key, {}).get("spec") or {}).get("replicas")
+    istiod = own_istiod(cluster, plane.names)
+    if now is not None and plane.replicas.replicas not in (None, now) and (not istiod or istiod.replicas != now):
+        raise Conflict(f"{key} was scaled meanwhile")
 
 
 def _again_after(error: MeshwrightError) -> Again:

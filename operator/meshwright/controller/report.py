@@ -48,7 +48,9 @@ class Attempt:
 def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     """The whole status as a dict for the wire, from the attempt and the status before it."""
     mesh, before = attempt.mesh, attempt.mesh.status
-    finding = attempt.finding or Finding("Installed", f"the mesh is as declared{_but_for(attempt)}")
+    finding = attempt.finding or Finding("Installed", "the mesh is as declared")
+    if not REASONS[finding.reason].stalled:
+        finding = Finding(finding.reason, finding.message + _but_for(attempt))
     clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters]
     if not clusters:  # nothing could be read: what was known, but ready no more
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]

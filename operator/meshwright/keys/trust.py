@@ -7,7 +7,7 @@ uid and resourceVersion; a Secret that is not ours, or not what it must be, is s
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -84,15 +84,18 @@ async def look_at_trust(
     return Standing(root.fingerprint, _trust(root, signing), renewal_due=_renewal_due(signing, root, now))
 
 
-async def ensure_trust(intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime) -> Trust:
+async def ensure_trust(
+    intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime,
+    proceed: Callable[[], None] = lambda: None,
+) -> Trust:  # fmt: skip
     """Makes what is missing of root and intermediate, and renews an intermediate that is past half of its life.
 
-    Raises TrustError as `look_at_trust` does, before anything is written.
+    `proceed` is asked before each write. Raises TrustError as `look_at_trust` does, before anything is written.
     """
     for _ in range(ATTEMPTS):
         try:
             found = await _find(intent, store, operator_namespace, now)
-            return await _complete(found, intent, store, operator_namespace, now)
+            return await _complete(found, intent, store, operator_namespace, now, proceed=proceed)
         except Conflict:
             continue  # somebody wrote in between: what they wrote counts, so read again
     raise Conflict(f"Secret {intent.namespace}/{intent.signing_secret} keeps being changed by somebody else")
@@ -139,22 +142,32 @@ async def _find(intent: TrustIntent, store: SecretStore, operator_namespace: str
 
 
 async def _complete(
-    found: _Found, intent: TrustIntent, store: SecretStore, operator_namespace: str, now: dt.datetime
+    found: _Found,
+    intent: TrustIntent,
+    store: SecretStore,
+    operator_namespace: str,
+    now: dt.datetime,
+    *,
+    proceed: Callable[[], None],
 ) -> Trust:
     root, signing, signing_secret = found.root, found.signing, found.signing_secret
     if root is None:
         root = Authority.root(mesh_id=intent.mesh_id, trust_domain=intent.trust_domain, now=now)
         files = {"root-cert.pem": root.certificate_pem, "root-key.pem": root.key_pem}
+        proceed()
         await store.create(_secret(operator_namespace, intent.root_secret, intent, files))
     if signing is None or _renewal_due(signing, root, now):
         signing = root.intermediate(cluster=intent.cluster, trust_domain=intent.trust_domain, now=now)
         files = _signing_files(root, signing)
         if signing_secret is None:
+            proceed()
             await store.ensure_namespace(intent.namespace, labels=_labels(intent))
+            proceed()
             await store.create(_secret(intent.namespace, intent.signing_secret, intent, files))
         else:
             # The root bundle stays: others may have put further roots beside ours.
             del files["root-cert.pem"]
+            proceed()
             await store.update(replace(signing_secret, files=files))
     return _trust(root, signing)
 
