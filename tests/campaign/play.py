@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from api.world import Json, Mesh, Operator, RefusedError, Wire, canonical, path_
 BUNDLE = base64.b64encode(b"the CA of istiod").decode()
 OURS = "meshwright"
 SETTLING = 8  # looks after which a mesh that is still written to will never be silent
+PATIENCE = 100  # tries of one that fails
 
 
 @dataclass
@@ -28,16 +30,25 @@ class Life:
     def restart(self) -> None:
         self.op = Operator.start(self.wire.again(), generation_of=lambda mesh: self.generations.get(mesh, 0))
 
-    async def settle(self, mesh: Mesh) -> None:
+    async def settle(self, mesh: Mesh, *, playing: bool = True) -> None:
         """Until a look finds nothing to write, with the rest of the world playing along."""
         written: list[str] = []
         for _ in range(SETTLING):
-            again = await self.op.reconcile(mesh)
-            written = self.op.wire.everything_written()
-            if not written and not (again and again.failed):
+            written = await self._look(mesh)
+            if not written:
                 return
-            play(mesh)
+            if playing:
+                play(mesh)
         raise AssertionError(f"not silent after {SETTLING} looks: {written}; {mesh.condition()}")
+
+    async def _look(self, mesh: Mesh) -> list[str]:
+        """What a reconcile has written, once it could: a kind whose CRD has just changed is not served for a moment."""
+        for _ in range(PATIENCE):
+            again = await self.op.reconcile(mesh)
+            if not (again and again.failed):
+                return self.op.wire.everything_written()
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"it fails and fails: {mesh.condition()}")
 
 
 def play(mesh: Mesh) -> None:

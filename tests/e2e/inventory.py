@@ -9,7 +9,7 @@ from testbed.product import Product
 # What moves by itself, on a cluster where nobody does anything.
 RESTLESS = ("events", "events.events.k8s.io", "componentstatuses")
 # What controllers make of something else, and take away with it.
-DERIVED = ("endpoints", "endpointslices", "replicasets", "pods", "controllerrevisions", "ipaddresses")
+DERIVED = ("apiservices", "endpoints", "endpointslices", "replicasets", "pods", "controllerrevisions", "ipaddresses")
 
 
 def inventory(product: Product) -> set[str]:

@@ -103,17 +103,20 @@ def test_a_finalizer_that_came_meanwhile_is_not_lost() -> None:
     class Busy(ObjectStore):
         """Somebody puts a finalizer on each MeshInstall that has just been read."""
 
+        met = 0
+
         async def get(self, kind: Kind, *args: Any, **more: Any) -> Manifest | None:
             found = await super().get(kind, *args, **more)
             if kind is MESH_INSTALL:
-                self.edit(MESH, {"metadata": {"finalizers": ["theirs"]}})
+                self.met += 1
+                self.edit(MESH, {"metadata": {"finalizers": [f"theirs-{self.met}"]}})
             return found
 
     world = World(Busy())
     for _ in range(CONFLICTS):  # that somebody is quicker once is no news
         assert "conditions" not in world.store.objects[MESH].get("status", {})
         assert world.reconcile() == Again(0.0, failed=True)
-    assert world.store.objects[MESH]["metadata"]["finalizers"] == ["theirs"]
+    assert world.store.objects[MESH]["metadata"]["finalizers"] == [f"theirs-{CONFLICTS}"]
     assert world.ready["reason"] == "Conflict"
     assert {str(each) for each in world.changes} == {f"merge MeshInstall demo as {MANAGER}"}
 
