@@ -12,7 +12,7 @@ BACKEND ?= $(if $(filter command,$(word 1,$(origin KUBECONFIG))),kubeconfig,loca
 export MESHWRIGHT_E2E_BACKEND ?= $(BACKEND)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check format lint types layers unit test-api e2e bench generate wheelhouse image lock clean venv prereqs
+.PHONY: help demo down test check format lint types layers unit test-api campaign soak e2e bench generate wheelhouse image lock clean venv prereqs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ demo: prereqs wheelhouse ## a mesh from nothing, step by step, on a local cluste
 down: venv ## remove what `make demo` left running
 	@PYTHONPATH=tests $(BIN)/python -m demo down
 
-test: check test-api e2e ## everything: check, then API-level and end-to-end tests (Linux, root)
+test: check test-api campaign e2e ## everything: check, API-level tests, campaign, end-to-end tests (Linux, root)
 
 check: venv format lint types layers unit ## no cluster: format, lint, types, import layers, generated files, unit and property tests
 
@@ -46,6 +46,15 @@ unit: venv
 test-api: venv prereqs ## against a real kube-apiserver and etcd
 	@$(TESTBED) build
 	@timeout --kill-after=30 600 $(BIN)/pytest -q tests/api
+
+campaign: venv prereqs ## a thousand random transitions of a mesh on a real kube-apiserver, each settled and checked
+	@$(TESTBED) build
+	@timeout --kill-after=30 600 $(BIN)/pytest -q tests/campaign
+
+soak: venv prereqs ## ten thousand of them, and more seeds of lost and stale views (an hour)
+	@$(TESTBED) build
+	@MESHWRIGHT_TRANSITIONS=10000 timeout --kill-after=30 7200 $(BIN)/pytest -q tests/campaign
+	@MESHWRIGHT_SEEDS=100 timeout --kill-after=30 3600 $(BIN)/pytest -q tests/api/test_views.py tests/api/test_two_leaders.py
 
 e2e: venv prereqs wheelhouse ## against a real cluster, istiod, Envoy and traffic
 	@$(TESTBED) build

@@ -27,11 +27,6 @@ AT_ONCE = 4
 SERVICE = kind_of("v1", "Service")
 
 
-def told_wrongly(**rates: float) -> plan.Plan:
-    """A seed of its own for each watch of each life."""
-    return plan.seeded(0, rates)  # type: ignore[arg-type]
-
-
 QUIET = Rates(crash=0, refused=0, lost=0, stale=0, watches=0)
 KINDS = {
     "dropped": replace(QUIET, watches=1, distortion=Distorted(dropped=0.3)),
@@ -141,7 +136,7 @@ async def test_objects_that_go_in_a_gap(cluster: Cluster, tmp_path: Path) -> Non
             await world.installed()
             await world.at_rest()
             after = world.end()
-            births = after.pop("births") - Counter(before.pop("births"))
+            births = Counter(after.pop("births")) - Counter(before.pop("births"))
             assert list(differences_of(before, after)) == []
             assert set(births.values()) == {1}
             deletes = [str(write) for write in proxy.all_writes if write.method == "DELETE"]

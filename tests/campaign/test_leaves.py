@@ -219,7 +219,7 @@ async def test_each_leaf_of_others_stays(mesh: Mesh, life: Life, tally: Tally) -
     mesh.cluster.merge(f"{mesh.deployment_path}/status", {"status": {"conditions": [PROGRESSING]}})
     theirs = items_of(mesh)
     for life_number in (1, 2):  # one that remembers, and one that looks for the first time
-        drifted = [path for path, item in theirs.items() if drift_beside(mesh, item)]
+        drifted = [path for path in theirs if drift_beside(mesh, mesh.cluster.must_get(path))]
         await life.settle(mesh, playing=False)
         after = items_of(mesh)
         for path, item in theirs.items():

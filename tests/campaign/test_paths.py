@@ -15,9 +15,9 @@ from campaign.play import Life, difference, end_state
 from campaign.tally import Tally
 from campaign.walk import Expected, Walk
 
-STEPS = 16
+STEPS = 24
 TRANSITIONS = int(os.environ.get("MESHWRIGHT_TRANSITIONS", "1000"))
-FOUND: tuple[int, ...] = ()  # seeds that once ended elsewhere
+FOUND: tuple[int, ...] = (2, 4)  # seeds that once ended elsewhere
 LOOKS = 50
 
 
@@ -39,7 +39,7 @@ async def test_a_path_ends_as_a_fresh_install(
     fresh = await the_same_at_once(walk, new_mesh())
     found = difference(end_state(walk.mesh), end_state(fresh))
     assert not found, walk.told("\n".join(["path ≠ fresh install:", *found]))
-    if seed % 8 == 0:
+    if seed % 10 == 0:
         await silent(walk.life, walk.mesh)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.world import Json, Mesh, Sent, path_of_item
+from api.world import CRDS, LOOKED_AT, MESH_LABEL, Json, Mesh, Sent, path_of_item
 from campaign import specs
 from campaign.leaves import MISSING, changed, other_values, owned_leaves, value_of
 from campaign.play import Life, put, replace_spec
@@ -21,6 +21,7 @@ LABELS = tuple(
     f"f:{name}" for name in ("meshwright.dev/mesh", "meshwright.dev/mesh-id", "app.kubernetes.io/managed-by")
 )
 SWITCH = "meshwright.dev/reconcile"
+RENDERED = tuple(path for path in LOOKED_AT if path not in ("/api/v1/namespaces", "/api/v1/secrets", "/api/v1/pods", CRDS))
 LAST = 9  # replicas that an autoscaler asks for at the end of a path, and not before
 
 
@@ -158,7 +159,7 @@ class Walk:
     async def drift(self) -> None:
         """A field of ours is changed or taken away."""
         for _ in range(10):
-            item = self.rng.choice(self.objects())
+            item = self.pick()
             leaf = self.rng.choice(owned_leaves(item))
             if leaf[-1] in (MEMORY, *LABELS):
                 continue
@@ -173,7 +174,7 @@ class Walk:
 
     async def delete(self) -> None:
         """An object of ours is gone."""
-        path = path_of_item(self.rng.choice(self.objects()))
+        path = path_of_item(self.pick())
         self.mesh.cluster.delete(path)
         self.disabled.discard(path)
         if path == self.mesh.deployment_path:
@@ -200,7 +201,7 @@ class Walk:
             self.annotate(path, None)
             self.note("enable", path)
             return
-        path = path_of_item(self.rng.choice(self.objects()))
+        path = path_of_item(self.pick())
         self.annotate(path, "disabled")
         self.note("disable", path)
 
@@ -259,9 +260,12 @@ class Walk:
         if left >= 0:
             await happens()
 
-    def objects(self) -> list[Json]:
-        """Those that we keep as they are declared, leaf by leaf."""
-        return [item for item in self.mesh.objects() if item["kind"] not in ("Namespace", "Secret")]
+    def pick(self) -> Json:
+        """One of those that we keep as they are declared, leaf by leaf."""
+        for path in self.rng.sample(RENDERED, len(RENDERED)):
+            if found := self.mesh.cluster.list(path, f"{MESH_LABEL}={self.mesh.name}"):
+                return self.rng.choice(found)
+        raise AssertionError(self.told("nothing is left"))
 
 
 def run_now(happens: Awaitable[None]) -> None:

@@ -230,7 +230,7 @@ def owned(fields: Json, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 
 def is_birth(entry: Json) -> bool:
-    return (entry["manager"], entry["operation"], "subresource" in entry) == ("birth", "Update", False)
+    return (entry["manager"], "subresource" in entry) == ("birth", False)
 
 
 @given(entries, leaves)

@@ -20,6 +20,7 @@ from meshwright.cluster.gather import Reader
 from meshwright.cluster.kinds import NAMESPACE, OWNED, kind_of
 from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Memory, Survey, survey
 from meshwright.cluster.together import together
+from meshwright.mesh.leftovers import ISTIOD_MANAGER
 from meshwright.mesh.objects import Key, Owner, Rendered, Step, Wave, at_once
 from meshwright.mesh.ownership import fields_of, owns, restricted
 
@@ -277,12 +278,14 @@ def _bare(manifest: Manifest, **metadata: Any) -> Manifest:
 def _is_shared(created: Manifest) -> bool:
     """Whether somebody else wrote an object that we have just created: then we have not created it.
 
-    Of a namespace we write nothing but the name, and may have made it with the Secret in it.
+    Of a namespace we write nothing but the name, and may have made it with the Secret in it. istiod makes none of these
+    objects: where it alone wrote beside us, another leader of ours was faster.
     """
     if created["kind"] == NAMESPACE.kind:
         return False
     fields = created["metadata"].get("managedFields") or ()
-    return any(each.get("manager") != MANAGER and not each.get("subresource") for each in fields)
+    ours = (MANAGER, ISTIOD_MANAGER)
+    return any(each.get("manager") not in ours and not each.get("subresource") for each in fields)
 
 
 def _completed(manifest: Manifest, live: Manifest) -> Manifest:

@@ -131,8 +131,10 @@ def _whose(manifest: Manifest, owner: Owner) -> str | None:
     mesh, mesh_id = labels.get(LABEL_MESH), labels.get(LABEL_MESH_ID)
     if (mesh, mesh_id) == (owner.mesh, owner.mesh_id):
         return None
+    if mesh == owner.mesh:
+        return f"belongs to mesh {mesh} of {f'mesh ID {mesh_id}' if mesh_id else 'no mesh ID'}"
     if mesh:
-        return f"belongs to mesh {mesh}" + (f" of mesh ID {mesh_id}" if mesh == owner.mesh else "")
+        return f"belongs to mesh {mesh}"
     return f"was made by {named(installers(manifest))}"
 
 

@@ -25,6 +25,14 @@ class Metrics:
             ["method", "kind", "code"], registry=self.registry,
         )  # fmt: skip
         self.queue_depth = Gauge("workqueue_depth", "MeshInstalls that wait to be reconciled.", registry=self.registry)
+        self.leads = Gauge(
+            "leader_election_master_status", "1 for the replica that holds the lease, 0 for one that waits for it.",
+            ["name"], registry=self.registry,
+        )  # fmt: skip
+        self.watch_silence = Gauge(
+            f"{PREFIX}_watch_silence_seconds", "For how long the quietest watch has heard nothing; of a leader, at most"
+            " about 60.", registry=self.registry,
+        )  # fmt: skip
         self.condition = Gauge(
             f"{PREFIX}_mesh_condition", "1 for the status that a condition of a mesh has, 0 for the others.",
             ["mesh", "type", "status"], registry=self.registry,

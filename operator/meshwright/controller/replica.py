@@ -56,6 +56,8 @@ class Replica:
             self._leader = Leader(
                 self._client, self.metrics, namespace=self._namespace, instance=self._instance, now=_now
             )
+            self.metrics.leads.labels(LEASE_NAME).set_function(lambda: float(self._election.leads()))
+            self.metrics.watch_silence.set_function(lambda: self._leader.mirror.silence() or 0.0)
             self._pulse = Pulse()
             stack.callback(asyncio.create_task(self._pulse.beat(), name="pulse").cancel)
             await stack.enter_async_context(
