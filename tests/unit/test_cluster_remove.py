@@ -160,7 +160,7 @@ def test_while_istiod_runs_what_it_needs_and_what_it_would_make_again_stays() ->
     for each in (pod("istiod-1"), LEASE, root_bundle("apps")):
         store.put(each)
     step = take_away(store)
-    assert str(step) == ("step 2 of 4 (control plane): waiting for 1 pods of istiod (istio-system/istiod-1) to end")
+    assert str(step) == ("step 2 of 4 (control plane): waiting for 1 pod of istiod (istio-system/istiod-1) to end")
     assert deleted(store) == [kind.kind for kind in OWNED[:3]]
     store.remove(Key.of(pod("istiod-1")))
     assert take_away(store) is None

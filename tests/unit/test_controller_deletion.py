@@ -173,7 +173,7 @@ def test_what_istiod_needs_stays_until_its_pods_have_ended() -> None:
     assert list(dict.fromkeys(each.key.kind for each in world.changes)) == [kind.kind for kind in OWNED[:3]]
     assert (world.ready["status"], world.ready["reason"]) == ("False", "Deleting")
     assert world.ready["message"] == (
-        "step 2 of 4 (control plane): waiting for 1 pods of istiod (istio-system/istiod-1) to end"
+        "step 2 of 4 (control plane): waiting for 1 pod of istiod (istio-system/istiod-1) to end"
     )
     world.store.remove(Key.of(istiod_pod()))
     assert world.reconcile() is None
@@ -355,7 +355,7 @@ def test_a_removal_that_is_overtaken_begins_again(sidecars: bool) -> None:  # no
 @pytest.mark.parametrize(
     ("count", "named", "says"),
     [
-        (1, ("a/b",), "waiting for 1 pods with a sidecar of this mesh to go: a/b; take"),
+        (1, ("a/b",), "waiting for 1 pod with a sidecar of this mesh to go: a/b; take"),
         (2, ("a/b", "c/d"), "waiting for 2 pods with a sidecar of this mesh to go: a/b, c/d; take"),
         (12, ("a/b", "c/d"), "waiting for 12 pods with a sidecar of this mesh to go: a/b, c/d and 10 more; take"),
     ],

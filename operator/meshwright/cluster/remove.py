@@ -28,6 +28,7 @@ from meshwright.mesh.leftovers import leftovers
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Owner, Step
 from meshwright.mesh.observed import Istiod
+from meshwright.mesh.observed import pods as counted
 
 WEBHOOKS = (MUTATING_WEBHOOK, VALIDATING_WEBHOOK)
 REST = tuple(kind for kind in OWNED if kind not in (*WEBHOOKS, DEPLOYMENT))
@@ -90,4 +91,4 @@ async def _what_istiod_left(client: Client, names: Names) -> list[Manifest]:
 
 def _named(pods: list[Manifest]) -> str:
     names = ", ".join(f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in pods[:3])
-    return f"{len(pods)} pods of istiod ({names}{', …' if len(pods) > 3 else ''})"  # noqa: PLR2004
+    return f"{counted(len(pods))} of istiod ({names}{', …' if len(pods) > 3 else ''})"  # noqa: PLR2004

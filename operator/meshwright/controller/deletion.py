@@ -24,7 +24,7 @@ from meshwright.keys.trust import SecretStore, look_at_trust, remove_trust
 from meshwright.mesh.checks import Finding
 from meshwright.mesh.desired import owner_of, trust_intent
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster
+from meshwright.mesh.observed import Cluster, pods
 
 log = structlog.get_logger()
 
@@ -120,7 +120,7 @@ def waits_for(cluster: Cluster) -> str:
     more = cluster.proxies - len(cluster.some_proxies)
     names = ", ".join(cluster.some_proxies) + (f" and {more} more" if more > 0 else "")
     return (
-        f"waiting for {cluster.proxies} pods with a sidecar of this mesh to go: {names}; take the injection label from"
+        f"waiting for {pods(cluster.proxies)} with a sidecar of this mesh to go: {names}; take the injection label from"
         " their namespaces and restart them, or let the mesh go all the same by the annotation"
         f" {ANNOTATION_FORCE_DELETE}=true"
     )

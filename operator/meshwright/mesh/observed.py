@@ -14,6 +14,10 @@ def named(managers: tuple[str, ...]) -> str:
     return " and ".join(managers) or "somebody else"
 
 
+def pods(number: int) -> str:
+    return f"{number} pod" if number == 1 else f"{number} pods"
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """Another MeshInstall of this API server, as far as it concerns ours."""

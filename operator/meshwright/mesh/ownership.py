@@ -49,9 +49,9 @@ def owners(manifest: Manifest, path: tuple[str, ...]) -> frozenset[str]:
 def restricted(managed_fields: list[Entry], *, manager: str, leaves: frozenset[str]) -> list[Entry] | None:
     """Managed fields in which `manager` owns the fields that are called as one of `leaves`, and no other.
 
-    This gives back what an object's birth by POST took, and what was held for an autoscaler that is gone. An entry that owns nothing any more is gone. None when nothing
-    has to change. An empty list means that nobody would own anything: the API server ignores it, so there must be
-    another manager's entry already.
+    This gives back what an object's birth by POST took, and what was held for an autoscaler that is gone. An entry that
+    owns nothing any more is gone. None when nothing has to change. An empty list means that nobody would own anything:
+    the API server ignores it, so there must be another manager's entry already.
     """
     kept: list[Entry] = []
     for entry in managed_fields:
