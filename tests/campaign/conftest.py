@@ -19,7 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tally = config.stash[TALLY]
     terminalreporter.section("campaign")
-    for line in (*tally.figures, str(tally)):
+    paths = f"paths: {tally.paths} end as a fresh install; {tally.silent_looks} reconciles after them wrote nothing"
+    for line in (paths, *tally.figures, str(tally)):
         terminalreporter.write_line(line)
 
 

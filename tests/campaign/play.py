@@ -35,10 +35,8 @@ class Life:
         written: list[str] = []
         for _ in range(SETTLING):
             written = await self._look(mesh)
-            if not written:
+            if not (playing and play(mesh)) and not written:
                 return
-            if playing:
-                play(mesh)
         raise AssertionError(f"not silent after {SETTLING} looks: {written}; {mesh.condition()}")
 
     async def _look(self, mesh: Mesh) -> list[str]:
@@ -51,21 +49,22 @@ class Life:
         raise AssertionError(f"it fails and fails: {mesh.condition()}")
 
 
-def play(mesh: Mesh) -> None:
-    """What the Deployment's controller and istiod do when they have had the time."""
+def play(mesh: Mesh) -> bool:
+    """What the Deployment's controller and istiod do when they have had the time; whether there was anything."""
     deployment = mesh.cluster.get(mesh.deployment_path)
     if deployment is None:
-        return
+        return False
     status, replicas = deployment.get("status") or {}, deployment["spec"]["replicas"]
     seen = (status.get("observedGeneration"), status.get("availableReplicas", 0), status.get("updatedReplicas", 0))
-    if seen != (deployment["metadata"]["generation"], replicas, replicas):
+    rolls_out = seen != (deployment["metadata"]["generation"], replicas, replicas)
+    if rolls_out:
         mesh.istiod_becomes_available()
-    for path, policy in ((mesh.injector_path, ()), (mesh.validator_path, ("failurePolicy",))):
-        answer(mesh, path, policy)
+    answers = [answer(mesh, mesh.injector_path, ()), answer(mesh, mesh.validator_path, ("failurePolicy",))]
+    return rolls_out or any(answers)
 
 
-def answer(mesh: Mesh, path: str, fields: tuple[str, ...]) -> None:
-    """istiod writes its CA into its webhooks, and Fail into those whose policy is its own."""
+def answer(mesh: Mesh, path: str, fields: tuple[str, ...]) -> bool:
+    """istiod writes its CA into its webhooks, and Fail into those whose policy is its own; whether it had to."""
     found = mesh.cluster.get(path)
     operations = [
         {"op": "add", "path": f"/webhooks/{index}/{field}", "value": value}
@@ -75,6 +74,7 @@ def answer(mesh: Mesh, path: str, fields: tuple[str, ...]) -> None:
     ]
     if operations:
         mesh.cluster.json_patch(f"{path}?fieldManager=pilot-discovery", *operations)
+    return bool(operations)
 
 
 def replace_spec(mesh: Mesh, spec: Json) -> int:

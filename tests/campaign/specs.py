@@ -104,8 +104,8 @@ FIELDS: dict[tuple[str, ...], Pick] = {
 
 def valid(rng: random.Random, own: Json) -> Json:
     spec: Json = {**own, "controlPlane": {}}
-    for path in FIELDS:
-        spec = with_field(spec, path, FIELDS[path](rng))
+    for path, pick in FIELDS.items():
+        spec = with_field(spec, path, pick(rng))
     return spec
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 class Tally:
     started: float = field(default_factory=time.monotonic)
     transitions: Counter[str] = field(default_factory=Counter)  # by kind
+    paths: int = 0  # that ended as a fresh install
+    silent_looks: int = 0  # reconciles after them, none of which wrote anything
     figures: list[str] = field(default_factory=list)
 
     def settled(self, *kinds: str) -> None:

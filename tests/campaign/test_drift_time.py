@@ -89,7 +89,11 @@ async def background(*jobs: asyncio.Future[None]) -> AsyncIterator[None]:
 def leading(client: Client) -> list[asyncio.Future[None]]:
     """A leader, with an informer in the place of the chassis."""
     leader = Leader(
-        client, Metrics(version="test"), namespace=OPERATOR_NAMESPACE, instance="test", now=lambda: dt.datetime.now(dt.UTC)
+        client,
+        Metrics(version="test"),
+        namespace=OPERATOR_NAMESPACE,
+        instance="test",
+        now=lambda: dt.datetime.now(dt.UTC),
     )
 
     def changed(before: Manifest | None, after: Manifest | None) -> None:
@@ -102,7 +106,7 @@ def leading(client: Client) -> list[asyncio.Future[None]]:
 
 async def test_how_long_drift_lasts(cluster: Cluster, new_mesh: Callable[..., Mesh], tally: Tally) -> None:
     mesh = new_mesh().create()
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311
     async with connected(cluster.api.kubeconfig) as ours, connected(cluster.api.kubeconfig) as theirs:
         watcher = Watcher(theirs, mesh)
         with short_istio_api():

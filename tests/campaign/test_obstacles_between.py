@@ -19,7 +19,7 @@ from campaign.play import Life, difference, end_state, replace_spec, versions
 from campaign.tally import Tally
 from testbed.rest import wait_until
 
-STATES = 3
+STATES = 2
 
 Change = Callable[[Mesh, Json], AbstractContextManager[None]]  # in force while it is entered
 
@@ -49,7 +49,12 @@ def policy(mesh: Mesh) -> tuple[Json, Json]:
     """Somebody's rule about the Deployments of a namespace."""
     group = "admissionregistration.k8s.io/v1"
     name = f"no-{mesh.name}"
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"]}
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"],
+    }
     here = {"matchLabels": {"kubernetes.io/metadata.name": mesh.namespace}}
     refusal = {
         "expression": f"object.spec.template.spec.containers.all(c, !c.env.exists(e, e.name == '{FORBIDDEN}'))",
@@ -58,7 +63,9 @@ def policy(mesh: Mesh) -> tuple[Json, Json]:
     return (
         {
             "apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
-            "spec": {"matchConstraints": {"resourceRules": [rule], "namespaceSelector": here}, "validations": [refusal]},
+            "spec": {
+                "matchConstraints": {"resourceRules": [rule], "namespaceSelector": here}, "validations": [refusal],
+            },
         },
         {
             "apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
@@ -176,7 +183,7 @@ OBSTACLES = {
 
 @pytest.mark.parametrize("seed", range(STATES))
 async def test_an_obstacle_comes_and_goes(op: Operator, new_mesh: Callable[..., Mesh], tally: Tally, seed: int) -> None:
-    rng = random.Random(1000 + seed)
+    rng = random.Random(1000 + seed)  # noqa: S311
     mesh, life = new_mesh(), Life(op.wire)
     spec = specs.valid(rng, specs.identity(rng))
     mesh.create(**spec)
@@ -204,9 +211,7 @@ async def refused(life: Life, mesh: Mesh, obstacle: Obstacle, name: str) -> None
     assert mesh.condition("Stalled")["status"] == "True", name
 
 
-async def test_a_revision_that_is_taken(
-    op: Operator, mesh: Mesh, new_mesh: Callable[..., Mesh], tally: Tally
-) -> None:
+async def test_a_revision_that_is_taken(op: Operator, mesh: Mesh, new_mesh: Callable[..., Mesh], tally: Tally) -> None:
     """The newcomer is told; what runs is not disturbed, neither by its coming nor by its going."""
     life = Life(op.wire)
     mesh.create()

@@ -25,11 +25,11 @@ NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 # What people (and programs) write where something else is meant.
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2.5, 10**18, "", "x", "X", "a b", "a\n", "true", "1", "1.31.4", "1.31", "v1.31.4", "01.1.1",
-    "istio-system", "-a", "a-", "a.b", "a..b", "ü", "x" * 56, "x" * 57, "x" * 63, "x" * 64, "x" * 254, "x" * 4097, "1Gi", "0",
-    "1e3", "-1", "+1", ".5", "5.", "1ki", "1K", " 1", "Strict", "STRICT", "Small", "Always", "docker.io/x:5000/y@z", [], {},
-    [1], {"x": 1}, {"cpu": "1"}, {"requests": {}}, {"A=B": "x"}, {"1A": "x"}, {"REVISION": "x"}, {"trustDomain": "x"},
-    {f"V{number}": "x" for number in range(65)},
+    None, True, False, 0, 1, -1, 2.5, 10**18, "", "x", "X", "a b", "a\n", "true", "1", "1.31.4", "1.31", "v1.31.4",
+    "01.1.1", "istio-system", "-a", "a-", "a.b", "a..b", "ü", "x" * 56, "x" * 57, "x" * 63, "x" * 64, "x" * 254,
+    "x" * 4097, "1Gi", "0", "1e3", "-1", "+1", ".5", "5.", "1ki", "1K", " 1", "Strict", "STRICT", "Small", "Always",
+    "docker.io/x:5000/y@z", [], {}, [1], {"x": 1}, {"cpu": "1"}, {"requests": {}}, {"A=B": "x"}, {"1A": "x"},
+    {"REVISION": "x"}, {"trustDomain": "x"}, {f"V{number}": "x" for number in range(65)},
 )  # fmt: skip
 NAMES = (
     "version",
@@ -100,7 +100,7 @@ def accepted_by_the_operator(manifest: Json) -> bool:
 
 
 def test_the_server_is_never_stricter_than_the_operator(cluster: Cluster, tally: Tally) -> None:
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311
     verdicts: Counter[tuple[bool, bool]] = Counter()
     stricter = []
     for _ in range(RESOURCES):
@@ -110,8 +110,8 @@ def test_the_server_is_never_stricter_than_the_operator(cluster: Cluster, tally:
         if verdict == (True, False):
             stricter.append(manifest)
     tally.say(
-        f"verdicts on {RESOURCES} MeshInstalls: {verdicts[True, True]} taken and {verdicts[False, False]} refused by both,"
-        f" {verdicts[False, True]} by the operator alone, {len(stricter)} by the API server alone"
+        f"verdicts on {RESOURCES} MeshInstalls: {verdicts[True, True]} taken by both, {verdicts[False, False]} refused,"
+        f" {verdicts[False, True]} refused by the operator alone, {len(stricter)} by the API server alone"
     )
     assert not stricter, stricter[0]
     assert min(verdicts[True, True], verdicts[False, False]) > RESOURCES // 10  # it is about something

@@ -12,7 +12,7 @@ from typing import Any
 
 from api.world import CRDS, LOOKED_AT, MESH_LABEL, Json, Mesh, Sent, path_of_item
 from campaign import specs
-from campaign.leaves import MISSING, changed, other_values, owned_leaves, value_of
+from campaign.leaves import ITSELF, MISSING, changed, other_values, owned_leaves, value_of
 from campaign.play import Life, put, replace_spec
 from campaign.tally import Tally
 
@@ -21,7 +21,9 @@ LABELS = tuple(
     f"f:{name}" for name in ("meshwright.dev/mesh", "meshwright.dev/mesh-id", "app.kubernetes.io/managed-by")
 )
 SWITCH = "meshwright.dev/reconcile"
-RENDERED = tuple(path for path in LOOKED_AT if path not in ("/api/v1/namespaces", "/api/v1/secrets", "/api/v1/pods", CRDS))
+RENDERED = tuple(
+    path for path in LOOKED_AT if path not in ("/api/v1/namespaces", "/api/v1/secrets", "/api/v1/pods", CRDS)
+)
 LAST = 9  # replicas that an autoscaler asks for at the end of a path, and not before
 
 
@@ -56,7 +58,7 @@ class Walk:
 
     def __init__(self, mesh: Mesh, life: Life, tally: Tally, seed: int) -> None:
         self.mesh, self.life, self.tally = mesh, life, tally
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311
         self.own = specs.identity(self.rng)
         self.spec = specs.valid(self.rng, self.own)
         self.mode = "Apply"
@@ -84,7 +86,8 @@ class Walk:
 
     def choose(self) -> Callable[[], Awaitable[None]]:
         steps: dict[Callable[[], Awaitable[None]], int] = {
-            self.change: 9, self.drift: 5, self.delete: 3, self.restart: 2, self.switch: 2, self.turn: 2, self.autoscale: 2,
+            self.change: 9, self.drift: 5, self.delete: 3, self.restart: 2, self.switch: 2, self.turn: 2,
+            self.autoscale: 2,
         }  # fmt: skip
         return self.rng.choices(list(steps), list(steps.values()))[0]
 
@@ -164,7 +167,7 @@ class Walk:
             if leaf[-1] in (MEMORY, *LABELS):
                 continue
             value = value_of(item, leaf)
-            others = [MISSING] if self.rng.random() < 0.4 else other_values(value)
+            others = [MISSING] if leaf[-1] == ITSELF or self.rng.random() < 0.4 else other_values(value)
             self.rng.shuffle(others)
             for other in others[:4]:
                 edited = None if is_key(leaf) and other is not MISSING else changed(item, leaf, other)
