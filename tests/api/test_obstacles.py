@@ -164,7 +164,7 @@ def is_strict(mesh: Mesh) -> bool:
 
 
 async def test_hostile_text_stays_text(op: Operator, mesh: Mesh) -> None:
-    hostile = 'x"}\n---\nkind: Secret {{ 7 * 7 }} {% raw %} \u2028 ${HOME} \\ \x7f'
+    hostile = 'x"}\n---\nkind: Secret {{ 7 * 7 }} {% raw %} \u2028 ${HOME} \\ \x7f 🦀'
     mesh.create(
         controlPlane={"env": {"HOSTILE": hostile, "EMPTY": "", "YES": "yes", "NUMBER": "1e3"}},
         meshConfig={"accessLogFormat": hostile, "defaultConfig": {"proxyMetadata": {"NO": "no"}}},

@@ -9,8 +9,8 @@ from meshwright.api.errors import Unreachable
 
 ORDER = [
     "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "Deployment", "PeerAuthentication",
-    "PodDisruptionBudget", "Service", "ConfigMap", "ConfigMap", "ClusterRoleBinding", "ClusterRoleBinding", "ClusterRole",
-    "ClusterRole", "RoleBinding", "Role", "ServiceAccount",
+    "PodDisruptionBudget", "Service", "ConfigMap", "ConfigMap", "ClusterRoleBinding", "ClusterRoleBinding",
+    "ClusterRole", "ClusterRole", "RoleBinding", "Role", "ServiceAccount",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from kubernetes.aio.client import Configuration
 
 from meshwright.api.errors import Conflict, MeshwrightError, NotFound, Unreachable
-from meshwright.cluster.client import Client
+from meshwright.cluster.client import Client, _yaml
 from meshwright.cluster.kinds import CONFIG_MAP, NAMESPACE
 
 Json = dict[str, Any]
@@ -264,3 +264,8 @@ def test_a_watch_that_is_left_lets_go_of_its_connection() -> None:
 
     talk(Wire(answer), leave)
     assert answer.aborted
+
+
+def test_an_apply_is_yaml_also_beyond_the_basic_plane() -> None:
+    """The API server reads it as YAML, where a pair of surrogates is no character."""
+    assert _yaml({"a": "🦀 \u2028 \\ud83e\\udd80"}) == r'{"a": "🦀 \u2028 \\ud83e\\udd80"}'

@@ -121,7 +121,7 @@ class Applier:
 
     async def _would_keep(self, rendered: Rendered, live: Manifest, *, dry_run: bool) -> bool:
         """After a restart, or a change by somebody else: a dry run decides whether there is anything to write."""
-        if _hand_over(rendered, live) or _trimmed(rendered, live):
+        if _hand_over(rendered, live) or _reborn(rendered, live) or _trimmed(rendered, live):
             return False
         kind = kind_of(rendered.key.api_version, rendered.key.kind)
         try:
@@ -156,6 +156,9 @@ class Applier:
             # Its new owner must hold the field before we let go of it, or it would fall back to its default.
             proceed()
             live = await self._client.apply(kind, _pinned(handed_over, live), field_manager=BIRTH_MANAGER)
+        if reborn := _reborn(rendered, live):
+            proceed()
+            live = await self._client.apply(kind, _pinned(reborn, live), field_manager=BIRTH_MANAGER)
         proceed()
         try:
             result = await self._client.apply(kind, _pinned(rendered.manifest, live), field_manager=MANAGER)
@@ -314,6 +317,15 @@ def _hand_over(rendered: Rendered, live: Manifest) -> Manifest | None:
     for name in reversed(path):
         value = {name: value}
     return {**_bare(live), **value}
+
+
+def _reborn(rendered: Rendered, live: Manifest) -> Manifest | None:
+    """The object as it is born, when a webhook was taken out of it: one that is made again begins as every other."""
+    if not rendered.birth or "webhooks" not in rendered.manifest:
+        return None
+    there = {webhook["name"] for webhook in live.get("webhooks") or ()}
+    wanted = {webhook["name"] for webhook in rendered.manifest["webhooks"]}
+    return None if wanted <= there else rendered.birth.manifest
 
 
 def _trimmed(rendered: Rendered, live: Manifest) -> list[Manifest] | None:
