@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import install, memory, render, start
+from bench import events, install, memory, render, start, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -14,6 +14,8 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "render": render.figures,
     "start": start.figures,
     "memory": memory.figures,
+    "takeover": takeover.figures,
+    "events": events.figures,
     "install": install.figures,
 }
 

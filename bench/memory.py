@@ -1,4 +1,7 @@
-"""Resident memory of the operator with one mesh, ten seconds after its first reconcile."""
+"""Resident memory of the operator at rest: with one mesh, and with ten of them installed.
+
+A Deployment controller and istiod are played; no pods run.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,40 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
+from api.world import Cluster, Mesh
 from bench import operators
 from bench.figure import Figure
 from testbed.apiserver import api_server
+from testbed.product import ROOT
 
 SETTLE = 10.0
+REST = 30.0
+REVISIONS = 9
 
 
 def figures() -> Iterator[Figure]:
     with api_server() as api, tempfile.TemporaryDirectory() as folder:
         operators.prepare(api)
-        with operators.meshwright(api) as (process, _):
+        cluster = Cluster(api)
+        with operators.meshwright(api) as (operator, _):
             time.sleep(SETTLE)
-            ours = operators.resident_mebibytes(process)
-        with operators.nothing(api, Path(folder)) as (process, _):
+            one = operator.resident_mebibytes()
+            operators.install(operators.quickstart(cluster), *(revision(cluster, f"r{n}") for n in range(REVISIONS)))
+            time.sleep(REST)
+            ten = operator.resident_mebibytes()
+        with operators.nothing(api, Path(folder)) as (other, _):
             time.sleep(SETTLE)
-            theirs = operators.resident_mebibytes(process)
-    yield Figure("memory", ours, "MiB", "≤ 120 MiB", f"kopf operator with one empty handler {theirs:.0f} MiB")
+            theirs = other.resident_mebibytes()
+    peer = f"kopf operator with one empty handler {theirs:.0f} MiB"
+    yield Figure("memory", one, "MiB", "≤ 120 MiB", peer)
+    yield Figure("memory-10", ten, "MiB", "≤ 120 MiB", peer)
+
+
+def revision(cluster: Cluster, name: str) -> Mesh:
+    """The example of a second mesh, under another name, in a namespace of its own."""
+    spec = yaml.safe_load((ROOT / "examples/revision.yaml").read_text())["spec"]
+    spec["meshConfig"]["discoverySelectors"] = [{"matchLabels": {"istio.io/rev": name}}]
+    mesh = Mesh(cluster, name, f"istio-{name}", name)
+    return mesh.create(**{**spec, "namespace": mesh.namespace, "revision": mesh.revision})

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meshwright.api.meshinstall import API_VERSION, KIND, MeshInstall, MeshSpec, MeshStatus
+from meshwright.api.meshinstall import API_VERSION, FINALIZER, KIND, MeshInstall, MeshSpec, MeshStatus
 from meshwright.mesh.desired import ControlPlane, TrustIntent, decide
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Manifest, Rendered, Wave
@@ -34,6 +34,7 @@ def mesh(name: str = "demo", *, status: MeshStatus | None = None, generation: in
         name=name,
         uid=f"uid-of-{name}",
         generation=generation,
+        finalizers=(FINALIZER,),
         spec=MeshSpec.model_validate({"version": VERSION, **spec}),
         status=status or MeshStatus(),
     )

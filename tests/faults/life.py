@@ -9,6 +9,7 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import Context
 from typing import Any, Protocol
 from unittest import mock
 
@@ -99,7 +100,8 @@ async def leading(wire: Wire, meshes: Collection[str], *, now: Callable[[], dt.d
             for each in working:
                 each.cancel()
     finally:
-        await wire.close()
+        # Outside of this life: whoever kills it for the second time must not keep its connections from being closed.
+        await asyncio.shield(Context().run(asyncio.create_task, wire.close()))
 
 
 @asynccontextmanager

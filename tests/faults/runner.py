@@ -32,6 +32,7 @@ STEP_SECONDS = 60.0
 DEATH_SECONDS = 5.0
 PAUSE = 0.02
 AT_ONCE = 4
+BEFORE_AND_AFTER = (False, True)
 SHOWN = 120  # characters of a value
 
 Tasks = WeakSet[asyncio.Task[Any]]
@@ -92,9 +93,13 @@ class DifferentEndError(AssertionError):
 
 
 async def crash_at_every_write(
-    workflow: Workflow[W], *, kubeconfig: Path, operator: Process[W], logs: Path, at_once: int = AT_ONCE
-) -> Result:
-    """Prints one line of counts. The log of each run that ended elsewhere, or not at all, is kept in `logs`."""
+    workflow: Workflow[W], *, kubeconfig: Path, operator: Process[W], logs: Path, at_once: int = AT_ONCE,
+    moments: Sequence[bool] = BEFORE_AND_AFTER,
+) -> Result:  # fmt: skip
+    """Prints one line of counts. The log of each run that ended elsewhere, or not at all, is kept in `logs`.
+
+    `moments`: whether the write takes effect. Before one and after the one before it, the cluster is the same.
+    """
     started = time.monotonic()
     undisturbed = await run(
         workflow, plans.undisturbed(), kubeconfig=kubeconfig, operator=operator, log=logs / f"{workflow.name}.jsonl"
@@ -116,7 +121,7 @@ async def crash_at_every_write(
             else:
                 missed.extend([] if disturbed.faults else [plan.title])
 
-    runs = [crashed(write, committed=after) for write in undisturbed.writes for after in (False, True)]
+    runs = [crashed(write, committed=after) for write in undisturbed.writes for after in moments]
     await asyncio.gather(*runs)
     seconds = time.monotonic() - started
     result = Result(workflow.name, len(undisturbed.writes), len(runs), tuple(missed), tuple(differences), seconds)

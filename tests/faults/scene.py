@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
-import datetime as dt
 import json
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from kubernetes.aio import config
@@ -29,6 +28,7 @@ from meshwright.cluster.client import Client
 from meshwright.cluster.informer import Informer
 from meshwright.cluster.kinds import (
     CONFIG_MAP,
+    CRD,
     DEPLOYMENT,
     LEASE,
     MESH_INSTALL,
@@ -40,6 +40,8 @@ from meshwright.cluster.kinds import (
     VALIDATING_WEBHOOK,
     Kind,
 )
+from meshwright.cluster.survey import MANAGER
+from meshwright.render import objects
 
 LABEL_MESH, REPLICAS = "meshwright.dev/mesh", "meshwright.dev/replicas"
 OURS = "app.kubernetes.io/managed-by=meshwright"
@@ -102,14 +104,20 @@ class Scene:
             for kind in (MESH_INSTALL, NAMESPACE, SECRET, *OWNED)
         }
         self._views[POD] = self._view(client, POD)
+        # A kind that has just come is looked at at once.
+        self._crds = Informer(client, CRD, labels=OURS, changed=lambda _before, _after: self._poke())
 
     def _view(self, client: Client, kind: Kind, *, labels: str = "") -> Informer:
         return Informer(client, kind, labels=labels, metadata_only=False, lean=lambda whole: whole, changed=self._saw)
 
     async def watch(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for view in self._views.values():
+            for view in (*self._views.values(), self._crds):
                 tasks.create_task(view.run())
+
+    def _poke(self) -> None:
+        for view in self._views.values():
+            view.poke()
 
     @property
     def ready(self) -> bool:
@@ -129,7 +137,7 @@ class Scene:
     def _saw(self, before: Json | None, after: Json | None) -> None:
         manifest = after or before
         if manifest and (world := self.worlds.get(_mesh(manifest))):
-            world.saw(before, after)
+            world.saw(after)
 
 
 class World:
@@ -270,7 +278,8 @@ class World:
         generation = (self.install or {"metadata": {}})["metadata"].get("generation")
         return bool(self.ready.get("observedGeneration") == generation)
 
-    def saw(self, before: Json | None, after: Json | None) -> None:
+    def saw(self, after: Json | None) -> None:
+        """An object of the mesh came, changed or (None) went."""
         self._stirred.set()
         if after is None:
             return
@@ -285,7 +294,11 @@ class World:
 
     def end(self) -> dict[str, Any]:
         """What there is, by object, how often each was made, and how many roots there ever were."""
-        objects = {self._in_words(_key(each)): self._comparable(each) for each in self.scene.objects(self.name)}
+        objects = {
+            self._in_words(_key(each)): self._comparable(each)
+            for each in self.scene.objects(self.name)
+            if each["kind"] != POD.kind
+        }
         return {**objects, "births": dict(self.births), "roots": len(self.roots)}
 
     def _comparable(self, item: Json) -> Json:
@@ -359,16 +372,14 @@ class World:
         signing = self.scene.get(SECRET, "cacerts", namespace)
         assert signing is not None, "istiod's pod would not start"
         root = base64.b64decode(signing["data"]["root-cert.pem"]).decode()
-        for leftover in (
-            {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind, "data": {"root-cert.pem": root},
-             "metadata": {"name": "istio-ca-root-cert", "labels": {"istio.io/config": "true"}}},
-            {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind,
-             "metadata": {"name": "istio-leader", "annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}},
-            {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": {"name": "istio-status-leader"}},
-        ):  # fmt: skip
-            metadata: Any = leftover["metadata"]
+        for leftover in _leftovers(namespace, root):
             with suppress(AssertionError):  # what the last one left
-                await self.server.create({**leftover, "metadata": {**metadata, "namespace": namespace}}, ISTIODS)
+                await self.server.create(leftover, ISTIODS)
+
+    async def left(self) -> list[str]:
+        """What istiod made and is still there."""
+        paths = [path_of_item(each) for each in _leftovers(self.mesh.namespace, "")]
+        return [path for path in paths if await self.server.ask("GET", path)]
 
     async def _answers(self) -> None:
         """istiod writes its CA into its webhooks, and has them fail closed."""
@@ -406,6 +417,8 @@ async def scene(cluster: Cluster) -> AsyncIterator[Scene]:
         stack.push_async_callback(client.close)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         opened = Scene(cluster, Server(session, configuration.host), client, configuration)
+        for each in objects._crds():  # noqa: SLF001 - one for all worlds: the first must not be the only one to make it
+            await client.apply(CRD, each.manifest, field_manager=MANAGER)
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(opened.watch())
             await until(lambda: opened.ready)
@@ -439,7 +452,7 @@ class Stock:
         self._stack = AsyncExitStack()
         self._filling = asyncio.Lock()
 
-    async def __aenter__(self) -> Stock:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -466,6 +479,19 @@ class Stock:
         for each in worlds:
             each.lives.clear()
         self._worlds = worlds
+
+
+def _leftovers(namespace: str, root: str) -> tuple[Json, ...]:
+    """What istiod makes and never takes away: of each sort one."""
+    return (
+        {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind, "data": {"root-cert.pem": root},
+         "metadata": {"name": "istio-ca-root-cert", "namespace": namespace, "labels": {"istio.io/config": "true"}}},
+        {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind,
+         "metadata": {"name": "istio-leader", "namespace": namespace,
+                      "annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}},
+        {"apiVersion": LEASE.api_version, "kind": LEASE.kind,
+         "metadata": {"name": "istio-status-leader", "namespace": namespace}},
+    )  # fmt: skip
 
 
 def _mesh(manifest: Json) -> str:

@@ -20,7 +20,7 @@ from api.world import CRDS, VERSION, Json, path_of_item
 from faults import runner
 from faults.runner import AT_ONCE, until
 from faults.scene import Scene, Stock, World, fresh_world
-from meshwright.cluster.kinds import CONFIG_MAP
+from meshwright.cluster.kinds import CONFIG_MAP, kind_of
 
 Story = Callable[[World], Awaitable[None]]
 
@@ -60,6 +60,7 @@ def workflow(*, installed: Json | None = None, pods: bool = False, at_once: int 
 
 ISTIO_API = "meshwright.dev/istio-api"
 PEER_AUTHENTICATIONS = f"{CRDS}/peerauthentications.security.istio.io"
+PEER_AUTHENTICATION = kind_of("security.istio.io/v1", "PeerAuthentication")
 HALF_A_YEAR = dt.timedelta(days=200)
 
 
@@ -197,21 +198,37 @@ async def crd_of_somebody_else(world: World) -> None:
     await world.annotated(PEER_AUTHENTICATIONS, ISTIO_API)
 
 
+@workflow(installed={}, at_once=1)
+async def a_crd_that_is_gone(world: World) -> None:
+    """And with it what was of its kind."""
+    await world.change(mode="Paused")
+    await world.is_("Paused")
+    await world.server.delete(PEER_AUTHENTICATIONS)
+    await until(lambda: not world.has(PEER_AUTHENTICATION, "default"))
+    await world.change(mode="Apply")
+    await until(lambda: world.has(PEER_AUTHENTICATION, "default"))
+    await world.installed()
+
+
 # -- deletion
 
 
 @workflow(installed={}, pods=True)
 async def delete_and_return(world: World) -> None:
+    """The root is retained, and found again: there is only ever one."""
     await world.delete()
     await world.gone()
+    assert await world.left() == []
     await world.declare()
     await world.installed()
 
 
 @workflow(installed={"trust": {"deletionPolicy": "Delete"}}, pods=True)
 async def delete_with_the_root(world: World) -> None:
+    assert len(await world.left()) == 3
     await world.delete()
     await world.gone()
+    assert await world.left() == []
 
 
 @workflow(installed={})

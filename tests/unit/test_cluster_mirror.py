@@ -13,7 +13,7 @@ import virtual_time
 from meshwright.api.errors import Unreachable
 from meshwright.cluster.client import Client
 from meshwright.cluster.informer import Informer
-from meshwright.cluster.kinds import CONFIG_MAP, CRD, DEPLOYMENT, MUTATING_WEBHOOK, OWNED, POD, Kind
+from meshwright.cluster.kinds import CONFIG_MAP, CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, OWNED, POD, Kind
 from meshwright.cluster.mirror import Mirror, lean_proxy, mirror_of
 
 Json = dict[str, Any]
@@ -306,11 +306,11 @@ PROXIES: dict[str, tuple[list[Json], list[str]]] = {
 
 @pytest.mark.parametrize(("states", "calls"), PROXIES.values(), ids=PROXIES)
 def test_a_proxy_that_comes_or_goes_concerns_its_revision(states: list[Json], calls: list[str]) -> None:
-    assert Heard(Served()).after("MODIFIED", POD, *states) == calls
+    assert Heard(Served()).after("MODIFIED", LIVING_POD, *states) == calls
 
 
 def test_a_proxy_that_is_gone_concerns_its_revision() -> None:
-    assert Heard(Served(pods=[proxy(7)])).after("DELETED", POD, proxy(200)) == ["revision stable"]
+    assert Heard(Served(pods=[proxy(7)])).after("DELETED", LIVING_POD, proxy(200)) == ["revision stable"]
 
 
 def test_proxies_share_what_they_have_in_common() -> None:

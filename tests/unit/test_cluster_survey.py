@@ -153,7 +153,7 @@ def test_no_more_requests_than_slots_are_in_flight() -> None:
         ({LABEL_MESH: "other"}, "Service n/a belongs to mesh other"),
         ({LABEL_MESH: "other", LABEL_MESH_ID: "cluster.local"}, "Service n/a belongs to mesh other"),
         ({LABEL_MESH: "demo", LABEL_MESH_ID: "old"}, "Service n/a belongs to mesh demo of mesh ID old"),
-        ({LABEL_MESH: "demo"}, "Service n/a belongs to mesh demo of mesh ID None"),
+        ({LABEL_MESH: "demo"}, "Service n/a belongs to mesh demo of no mesh ID"),
     ],
 )
 def test_whose_a_foreign_object_is(labels: Json, says: str) -> None:

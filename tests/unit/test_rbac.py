@@ -115,7 +115,8 @@ MADE = (*OWNED, NAMESPACE, CRD)
 UNSEEN: tuple[tuple[str, Where, Kind, tuple[str, ...]], ...] = (
     *(("informers", Where.CLUSTER, kind, ("list", "watch")) for kind in (*OWNED, CRD, POD, MESH_INSTALL)),
     ("what istiod leaves", Where.CLUSTER, GATEWAY_CLASS, ("list", "delete")),
-    ("what istiod leaves", Where.MESH, LEASE, ("list", "delete")),
+    ("what istiod leaves", Where.CLUSTER, LEASE, ("list",)),
+    ("what istiod leaves", Where.MESH, LEASE, ("delete",)),
 )
 
 

@@ -17,14 +17,15 @@ from typing import Any
 from meshwright.api.errors import Conflict, NotFound, Rejected
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import Reader
-from meshwright.cluster.kinds import NAMESPACE, OWNED, kind_of
-from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Memory, Survey, survey
+from meshwright.cluster.kinds import DEPLOYMENT, NAMESPACE, OWNED, kind_of
+from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Memory, Survey, incarnation, survey
 from meshwright.cluster.together import together
 from meshwright.mesh.leftovers import ISTIOD_MANAGER
 from meshwright.mesh.objects import Key, Owner, Rendered, Step, Wave, at_once
 from meshwright.mesh.ownership import fields_of, owns, restricted
 
 AT_ONCE = 32  # requests in flight: the CRDs, and what goes on beside them
+LOOKS = 3  # at an object that somebody keeps changing, before it is written
 NAMED = 20  # changes that an outcome names
 # What a dry run changes although nothing would change.
 VOLATILE = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
@@ -69,6 +70,7 @@ class Applier:
         self._client = client
         self._reader = reader
         self._memories: dict[str, Memory] = {}
+        self._shared = Memory()  # of CRDs, which all meshes have in common
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def survey(self, waves: Iterable[Wave], owner: Owner) -> Survey:
@@ -94,7 +96,7 @@ class Applier:
         self._memories.pop(mesh, None)
 
     def _memory(self, owner: Owner) -> Memory:
-        return self._memories.setdefault(owner.mesh, Memory())
+        return self._memories.setdefault(owner.mesh, Memory(shared=self._shared))
 
     async def _apply_one(
         self, rendered: Rendered, live: Manifest | None, *, memory: Memory, dry_run: bool, proceed: Proceed
@@ -123,14 +125,22 @@ class Applier:
         """After a restart, or a change by somebody else: a dry run decides whether there is anything to write."""
         if _hand_over(rendered, live) or _reborn(rendered, live) or _trimmed(rendered, live):
             return False
-        kind = kind_of(rendered.key.api_version, rendered.key.kind)
+        kind, name, namespace = (
+            kind_of(rendered.key.api_version, rendered.key.kind),
+            rendered.key.name,
+            rendered.key.namespace,
+        )
         try:
-            tried = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, dry_run=True)
-            return not differ(live, tried)
+            for _ in range(LOOKS):
+                tried = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, dry_run=True)
+                if incarnation(tried) == incarnation(live):
+                    return not differ(live, tried)
+                # Somebody wrote in between: what they changed is not what we would.
+                live = await self._client.get(kind, name, namespace) or live
         except Rejected:
             if dry_run:
                 raise
-            return False
+        return False
 
     async def _create(self, rendered: Rendered, *, dry_run: bool, proceed: Proceed) -> Manifest:
         kind = kind_of(rendered.key.api_version, rendered.key.kind)
@@ -182,7 +192,8 @@ class Applier:
     async def _merge(self, manifest: Manifest, live: Manifest) -> Manifest:
         kind, metadata = kind_of(manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
         where = metadata.get("namespace", "")
-        patch = _pinned(manifest, live)
+        seen = {name: live["metadata"][name] for name in ("uid", "resourceVersion")}
+        patch = {**manifest, "metadata": {**metadata, **seen}}
         return await self._client.merge(kind, metadata["name"], patch, where, field_manager=BIRTH_MANAGER)
 
     async def _prune(self, found: Survey, outcome: Outcome, *, dry_run: bool, proceed: Proceed) -> None:
@@ -216,8 +227,11 @@ class _Pass:
                     await aside  # the condition may be about it
                 if not wave.apart:
                     await self._wave(wave, self._hindrance(wave, number, len(waves)))
+        except asyncio.CancelledError:
+            aside.cancel()
+            raise
         finally:
-            await asyncio.wait([aside])  # no request outlives the pass
+            await asyncio.gather(aside, return_exceptions=True)  # no request outlives the pass
         await aside
         return self._outcome(waves)
 
@@ -246,6 +260,7 @@ class _Pass:
     def _outcome(self, waves: Iterable[Wave]) -> Outcome:
         """In the order of the waves, not of the answers: a plan that says the same must read the same."""
         outcome = Outcome(waiting=self._waiting, notes=list(self._found.notes))
+        outcome.left += [str(key) for key in self._found.excepted]
         for wave in waves:
             for rendered in wave.objects:
                 if rendered.key in self._found.hindered:
@@ -267,8 +282,13 @@ def _comparable(manifest: Manifest) -> str:
 
 
 def _pinned(manifest: Manifest, live: Manifest) -> Manifest:
-    """To be written only to what we looked at: not to one that was made again, or changed, meanwhile."""
-    seen = {name: live["metadata"][name] for name in ("uid", "resourceVersion")}
+    """To be written only to what we looked at, and not to one that was made again meanwhile.
+
+    Of a Deployment not to one that was changed either: an autoscaler's replicas would be set back. Elsewhere that would
+    let whoever keeps writing fields of their own keep us from repairing ours.
+    """
+    fields = ("uid", "resourceVersion") if live["kind"] == DEPLOYMENT.kind else ("uid",)
+    seen = {name: live["metadata"][name] for name in fields}
     return {**manifest, "metadata": {**manifest["metadata"], **seen}}
 
 

@@ -104,13 +104,16 @@ class Client:
 
         Raises NotFound when the kind is not served, and Conflict when the server has forgotten that moment.
         """
-        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        query = {"limit": str(PAGE)} | _selectors(kind, labels)
         while True:
             page = await self._request(
                 "GET", f"{kind.path(namespace)}?{urlencode(query)}", what=f"list {kind.plural}", kind=kind.kind,
                 accept=METADATA_ONLY.format(suffix="List") if metadata_only else None,
             )  # fmt: skip
             page["items"] = page["items"] or []  # an empty list of some kinds comes as null
+            if metadata_only:
+                for item in page["items"]:
+                    item["metadata"].pop("managedFields", None)  # most of it, and there may be ten thousand
             yield page
             if not (token := page["metadata"].get("continue")):
                 return
@@ -129,7 +132,7 @@ class Client:
         query = {
             "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": resource_version,
             "timeoutSeconds": str(seconds),
-        } | ({"labelSelector": labels} if labels else {})  # fmt: skip
+        } | _selectors(kind, labels)  # fmt: skip
         path, what = f"{kind.path()}?{urlencode(query)}", f"watch {kind.plural}"
         headers = {"Accept": METADATA_ONLY.format(suffix="") if metadata_only else "application/json"}
         async with aclosing(self._lines(path, headers, what=what, kind=kind.kind)) as lines:
@@ -257,6 +260,10 @@ def _reaching(what: str) -> Iterator[None]:
     except (aiohttp.ClientError, OSError, TimeoutError, json.JSONDecodeError) as error:
         text = str(error) or type(error).__name__
         raise Unreachable(f"{what}: the API server does not answer ({text})") from error
+
+
+def _selectors(kind: Kind, labels: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", kind.fields)) if text}
 
 
 def _name(kind: Kind, namespace: str, name: str) -> str:

@@ -14,6 +14,7 @@ from meshwright.cluster.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
     DEPLOYMENT,
+    LIVING_POD,
     MESH_INSTALL,
     MUTATING_WEBHOOK,
     NAMESPACE,
@@ -72,7 +73,7 @@ async def gather_cluster(reader: Reader, spec: MeshSpec, *, name: str, now: dt.d
         reader.list(MUTATING_WEBHOOK, labels="app=sidecar-injector"),
         reader.list(POD, spec.namespace, labels=selector(names)),
         reader.list(AUTOSCALER, spec.namespace),
-        reader.list(POD, labels=SIDECAR, metadata_only=True),
+        reader.list(LIVING_POD, labels=SIDECAR, metadata_only=True),
     )
     proxies = [pod["metadata"] for pod in sidecars if _is_proxy(pod, spec.revision)]
     return Cluster(

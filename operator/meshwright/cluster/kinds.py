@@ -12,6 +12,7 @@ class Kind(NamedTuple):
     kind: str
     plural: str
     namespaced: bool
+    fields: str = ""  # a field selector, for a kind of which only some objects are of use
 
     @property
     def group(self) -> str:
@@ -30,6 +31,8 @@ class Kind(NamedTuple):
 MESH_INSTALL = Kind(API_VERSION, KIND, PLURAL, namespaced=False)
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 POD = Kind("v1", "Pod", "pods", namespaced=True)
+# One that has ended (of a Job, or evicted) rests on no mesh any more.
+LIVING_POD = POD._replace(fields="status.phase!=Succeeded,status.phase!=Failed")
 SECRET = Kind("v1", "Secret", "secrets", namespaced=True)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", namespaced=True)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", namespaced=True)

@@ -6,13 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import REVISION, SIDECAR
 from meshwright.cluster.informer import Changed, Informer, Lean, head
-from meshwright.cluster.kinds import CRD, DEPLOYMENT, MUTATING_WEBHOOK, OWNED, POD, Kind
+from meshwright.cluster.kinds import CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, OWNED, POD, Kind
 
 OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 VERSION_HOLDS = 300.0  # seconds: an API server is not upgraded more often
@@ -113,7 +113,7 @@ def mirror_of(
         more(DEPLOYMENT, "app=istiod", lean_deployment),
         more(MUTATING_WEBHOOK, "app=sidecar-injector", lean_injector),
         more(POD, "app=istiod", lean_pod),
-        Informer(client, POD, labels=SIDECAR, lean=lean_proxy, keeps_labels=False, changed=tell.proxy),
+        Informer(client, LIVING_POD, labels=SIDECAR, lean=lean_proxy, keeps_labels=False, changed=tell.proxy),
     )
     return mirror
 
@@ -172,7 +172,7 @@ def lean_proxy(manifest: Manifest) -> Manifest:
     return {"metadata": kept}
 
 
-@cache
+@lru_cache(maxsize=1024)  # whoever makes pods chooses them
 def _annotations(revision: str) -> dict[str, str]:
     return {REVISION: revision}
 

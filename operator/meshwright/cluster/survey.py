@@ -41,11 +41,22 @@ class Known:
         return (self.digest, self.incarnation) == (rendered.digest, incarnation(live))
 
 
-class Memory(dict[Key, Known]):
-    """What was applied for one mesh."""
+class Memory:
+    """What was applied for one mesh. CRDs are known to all: each is megabytes to look at."""
+
+    def __init__(self, *, shared: Memory | None = None) -> None:
+        self._known: dict[Key, Known] = {}
+        self._shared = shared
+
+    def get(self, key: Key) -> Known | None:
+        return self._of(key).get(key)
 
     def remember(self, rendered: Rendered, result: Manifest) -> None:
-        self[rendered.key] = Known(rendered.digest, incarnation(result), result.get("status"))
+        known = Known(rendered.digest, incarnation(result), result.get("status"))
+        self._of(rendered.key)[rendered.key] = known
+
+    def _of(self, key: Key) -> dict[Key, Known]:
+        return self._shared._known if self._shared and key.kind == CRD.kind else self._known  # noqa: SLF001
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Survey:
     live: Mapping[Key, Manifest]  # what is there in our places
     strays: Mapping[Key, Manifest]  # what carries our labels and is wanted no more: heads, with uid and version
     left_alone: frozenset[Key]  # what an annotation (or its owner, of a CRD) takes out of our hands
+    excepted: tuple[Key, ...] = ()  # wanted no more either, but an annotation takes them out of our hands
     hindered: frozenset[Key] = frozenset()  # those of them that are CRDs of others
     notes: tuple[str, ...] = field(default=())  # why they are left as they are
 
@@ -84,15 +96,22 @@ async def survey(
     hindered = {
         key: why
         for key, manifest in live.items()
-        if key.kind == CRD.kind and (why := _hindrance(wanted[key].manifest, manifest))
+        if key.kind == CRD.kind and (why := _hindrance(wanted[key], manifest))
     }
-    strays = {
+    unwanted = {
         key: head
         for key, head in heads.items()
-        if key not in wanted and key.kind != CRD.kind and not is_disabled(head) and not _is_going(head)
-    }
+        if key not in wanted and key.kind != CRD.kind and not _is_going(head)
+    }  # fmt: skip
     disabled = {key for key, manifest in live.items() if is_disabled(manifest)}
-    return Survey(live, strays, frozenset(disabled | hindered.keys()), frozenset(hindered), tuple(hindered.values()))
+    return Survey(
+        live=live,
+        strays={key: head for key, head in unwanted.items() if not is_disabled(head)},
+        left_alone=frozenset(disabled | hindered.keys()),
+        excepted=tuple(sorted(key for key, head in unwanted.items() if is_disabled(head))),
+        hindered=frozenset(hindered),
+        notes=tuple(hindered.values()),
+    )
 
 
 async def _heads(reader: Reader, owner: Owner) -> dict[Key, Manifest]:
@@ -138,9 +157,10 @@ def _whose(manifest: Manifest, owner: Owner) -> str | None:
     return f"was made by {named(installers(manifest))}"
 
 
-def _hindrance(ours: Manifest, theirs: Manifest) -> str | None:
+def _hindrance(rendered: Rendered, theirs: Manifest) -> str | None:
     """Why a CRD stays as it is; None when it is from the same `istio.io/api` as ours, or ours can do all it can."""
-    api = (theirs["metadata"].get("annotations") or {}).get(ANNOTATION_ISTIO_API)
-    if "spec" not in theirs or api == ours["metadata"]["annotations"][ANNOTATION_ISTIO_API]:
+    if "spec" not in theirs:  # as we applied it
         return None
-    return hindrance(ours, theirs)
+    ours = rendered.manifest
+    api = (theirs["metadata"].get("annotations") or {}).get(ANNOTATION_ISTIO_API)
+    return None if api == ours["metadata"]["annotations"][ANNOTATION_ISTIO_API] else hindrance(ours, theirs)

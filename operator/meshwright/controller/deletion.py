@@ -12,10 +12,11 @@ from functools import partial
 
 import structlog
 
-from meshwright.api.errors import MeshwrightError, Superseded, TrustError
+from meshwright.api.conditions import REASONS
+from meshwright.api.errors import LeaseLost, MeshwrightError, Superseded, TrustError
 from meshwright.api.meshinstall import ANNOTATION_FORCE_DELETE, FINALIZER, DeletionPolicy, MeshInstall, Mode
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import gather_cluster
+from meshwright.cluster.gather import Reader, gather_cluster
 from meshwright.cluster.kinds import MESH_INSTALL
 from meshwright.cluster.remove import remove
 from meshwright.cluster.survey import MANAGER
@@ -36,17 +37,18 @@ class Deletion:
     """`keep` brings a mesh to what is declared, as ever; `proceed`, asked before each delete, raises Superseded."""
 
     def __init__(
-        self, client: Client, secrets: SecretStore, *, namespace: str, now: Callable[[], dt.datetime], keep: Keep,
-        proceed: Proceed,
+        self, client: Client, reader: Reader, secrets: SecretStore, *, namespace: str, now: Callable[[], dt.datetime],
+        keep: Keep, proceed: Proceed,
     ) -> None:  # fmt: skip
         self._client = client
+        self._reader = reader
         self._secrets = secrets
         self._namespace = namespace
         self._now = now
         self._keep = keep
         self._proceed = proceed
 
-    async def proceed(self, manifest: Manifest, attempt: Attempt) -> bool:
+    async def advance(self, manifest: Manifest, attempt: Attempt) -> bool:
         """One look at a mesh that is to go. True when nothing of it is left to do; else attempt.finding says what."""
         if FINALIZER not in attempt.mesh.finalizers:
             return True
@@ -62,12 +64,14 @@ class Deletion:
             text = f"spec.mode is {mesh.spec.mode}: nothing is removed until it is Apply"
             attempt.finding = Finding("Deleting", text)
             return False
-        # Of the API server, not of an informer: what it does not know yet would be left for ever.
-        cluster = await gather_cluster(self._client, mesh.spec, name=mesh.spec.cluster_name, now=self._now())
-        attempt.clusters = (cluster,)
-        if cluster.proxies and not _is_forced(manifest):
-            attempt.finding = Finding("Deleting", await self._wait(manifest, attempt, cluster))
-            return False
+        # Informers may say that there are sidecars; that there are none is believed of the API server alone, as is all
+        # that follows: what an informer does not know yet would be left for ever.
+        for reader in (self._reader, self._client):
+            cluster = await gather_cluster(reader, mesh.spec, name=mesh.spec.cluster_name, now=self._now())
+            attempt.clusters = (cluster,)
+            if cluster.proxies and not _is_forced(manifest):
+                attempt.finding = Finding("Deleting", await self._wait(manifest, attempt, cluster))
+                return False
         return await self._take_away(mesh, cluster, attempt)
 
     async def _wait(self, manifest: Manifest, attempt: Attempt, cluster: Cluster) -> str:
@@ -75,10 +79,12 @@ class Deletion:
         waits = waits_for(cluster)
         try:
             await self._keep(manifest, attempt)
-        except Superseded:
+        except (LeaseLost, Superseded):
             raise
         except MeshwrightError as error:
             return f"{waits}; until then it cannot be kept as declared: {error}"
+        if attempt.finding and REASONS[attempt.finding.reason].stalled:
+            return f"{waits}; until then it cannot be kept as declared: {attempt.finding.message}"
         return waits
 
     async def _take_away(self, mesh: MeshInstall, cluster: Cluster, attempt: Attempt) -> bool:

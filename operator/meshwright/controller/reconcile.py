@@ -79,7 +79,7 @@ class Reconciler:
         self.meshes: dict[str, str] = {}  # by revision
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
         self._deletion = Deletion(
-            client, self._secrets, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed
+            client, reader, self._secrets, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed
         )
 
     async def reconcile(self, name: str) -> Again | None:
@@ -91,7 +91,7 @@ class Reconciler:
         attempt = Attempt(mesh=readable(manifest))
         try:
             if "deletionTimestamp" in manifest["metadata"]:
-                if await self._deletion.proceed(manifest, attempt):
+                if await self._deletion.advance(manifest, attempt):
                     self._forget(name)
                     return None
             else:
@@ -125,7 +125,6 @@ class Reconciler:
     async def _attempt(self, manifest: Manifest, attempt: Attempt) -> None:
         observed = await gather(self._reader, manifest, now=self._now())
         attempt.mesh, attempt.clusters = observed.mesh, observed.clusters
-        self.meshes[observed.mesh.spec.revision] = observed.mesh.name
         if observed.mesh.spec.mode is Mode.PAUSED:
             attempt.finding = Finding("Paused", "spec.mode is Paused: nothing is changed until it is Apply")
             return
@@ -133,6 +132,7 @@ class Reconciler:
         if desired.finding:
             attempt.finding = desired.finding
             return
+        self.meshes[observed.mesh.spec.revision] = observed.mesh.name
         await self._carry_out(observed, desired, attempt, plan=desired.mode is Mode.PLAN)
 
     async def _carry_out(self, observed: Observed, desired: Desired, attempt: Attempt, *, plan: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from meshwright.api.conditions import READY, REASONS, RECONCILING, STALLED
 from meshwright.api.meshinstall import (
     API_VERSION,
+    FINALIZER,
     KIND,
     ClusterStatus,
     Condition,
@@ -123,7 +124,8 @@ def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
         control_plane=ControlPlaneStatus(
             replicas=istiod.replicas if istiod else 0, ready_replicas=istiod.available if istiod else 0
         ),
-        proxies=cluster.proxies,
+        # Of a mesh that has made nothing yet, they are somebody else's, who has the same revision.
+        proxies=cluster.proxies if FINALIZER in attempt.mesh.finalizers else 0,
         objects=_total(outcome) if outcome else before.objects,
         not_reconciled=len(outcome.left) if outcome else before.not_reconciled,
         trust=TrustStatus(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,23 @@ class Rendered:
     @cached_property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+
+class Packed(Rendered):
+    """A large object, kept as text until somebody asks for it."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        whole = Rendered(manifest)
+        text = zlib.compress(json.dumps(manifest).encode())
+        for name, value in (("key", whole.key), ("digest", whole.digest), ("_text", text)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def manifest(self) -> Manifest:
+        manifest: Manifest = json.loads(zlib.decompress(self._text))
+        return manifest
+
+    _text: bytes
 
 
 Live = Mapping[Key, Manifest]

@@ -16,7 +16,7 @@ from meshwright.api.meshinstall import (
     MTLS,
 )
 from meshwright.mesh.desired import ControlPlane
-from meshwright.mesh.objects import Birth, Manifest, Rendered, Wave, crds_established, deployments_serve
+from meshwright.mesh.objects import Birth, Manifest, Packed, Rendered, Wave, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 
@@ -96,7 +96,7 @@ def _crds() -> tuple[Rendered, ...]:
         labels = {**metadata.get("labels", {}), LABEL_MANAGED_BY: MANAGED_BY}
         return {**manifest, "metadata": {**metadata, "annotations": annotations, "labels": labels}}
 
-    return tuple(Rendered(stamped(manifest)) for manifest in items)
+    return tuple(Packed(stamped(manifest)) for manifest in items)
 
 
 def _scaled(plane: ControlPlane, rendered: Rendered) -> Rendered:

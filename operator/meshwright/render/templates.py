@@ -94,7 +94,6 @@ def _source(path: str) -> str | None:
         return None
 
 
-@cache
 def istio_crds() -> tuple[str, tuple[Manifest, ...]]:
     """Istio's CRDs and the version of `istio.io/api` that they are from; the build puts them into the package."""
     resource = files("meshwright").joinpath("istio_api", "crds.json")
