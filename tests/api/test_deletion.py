@@ -154,9 +154,7 @@ async def test_an_istiod_that_still_runs_keeps_the_rest(op: Operator, mesh: Mesh
     for ended in istiods:
         for each in (op, Operator.start(op.wire)):
             await each.reconcile(mesh)
-            waits(
-                mesh, "step 2 of 4 (control plane)", "pods of istiod", f"{mesh.namespace}/{ended['metadata']['name']}"
-            )
+            waits(mesh, "step 2 of 4 (control plane)", " of istiod (", f"{mesh.namespace}/{ended['metadata']['name']}")
             assert {item["kind"] for item in mesh.objects()} == kept
             assert mesh.cluster.get(path_of_item(left))
         mesh.cluster.delete(path_of_item(ended))

@@ -299,16 +299,16 @@ def _bare(manifest: Manifest, **metadata: Any) -> Manifest:
 
 
 def _is_shared(created: Manifest) -> bool:
-    """Whether somebody else wrote an object that we have just created: then we have not created it.
+    """Whether somebody else was there before us in an object that we have just created: then we have not created it.
 
-    Of a namespace we write nothing but the name, and may have made it with the Secret in it. istiod makes none of these
-    objects: where it alone wrote beside us, another leader of ours was faster.
+    Of a namespace we write nothing but the name, and may have made it with the Secret in it. Who wrote after us, as
+    istiod does, found an object of ours, which another leader made.
     """
     if created["kind"] == NAMESPACE.kind:
         return False
-    fields = created["metadata"].get("managedFields") or ()
-    ours = (MANAGER, ISTIOD_MANAGER)
-    return any(each.get("manager") not in ours and not each.get("subresource") for each in fields)
+    fields = [each for each in created["metadata"].get("managedFields") or () if not each.get("subresource")]
+    ours = next((each.get("time", "") for each in fields if each["manager"] == MANAGER), "")
+    return any(each["manager"] not in (MANAGER, ISTIOD_MANAGER) and each.get("time", "") <= ours for each in fields)
 
 
 def _completed(manifest: Manifest, live: Manifest) -> Manifest:
