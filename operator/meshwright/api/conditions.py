@@ -111,8 +111,8 @@ REASONS: dict[str, Reason] = {
             "False",
             stalled=True,
             means="The mesh's namespace is being deleted.",
-            next_step="Wait until it is gone (its `status.conditions` say what holds it), and make it and the RoleBinding"
-            " `meshwright` in it again; the mesh is then installed anew.",
+            next_step="Wait until it is gone (its `status.conditions` say what holds it), and make it and the"
+            " RoleBinding `meshwright` in it again; the mesh is then installed anew.",
         ),
         Reason(
             "PermissionDenied",

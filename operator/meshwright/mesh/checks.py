@@ -104,7 +104,8 @@ def namespace_stays(observed: Observed) -> Finding | None:
             return Finding(
                 "NamespaceTerminating",
                 f"namespace {observed.mesh.spec.namespace} is being deleted:"
-                " wait until it is gone, and make the operator's RoleBinding in it again; the mesh is then installed anew",
+                " wait until it is gone, and make the operator's RoleBinding in it again;"
+                " the mesh is then installed anew",
             )
     return None
 
