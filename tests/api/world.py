@@ -376,17 +376,21 @@ class Operator:
         return cls(wire, reconciler, metrics)
 
     async def reconcile(self, mesh: Mesh) -> Again | None:
-        """One reconcile; `wire.sent` then holds its requests."""
-        self.wire.sent.clear()
-        return await self.reconciler.reconcile(mesh.name)
+        """One reconcile; `wire.sent` then holds its requests.
+
+        A kind whose CRD has just changed is answered for with 429 for a moment: that is waited for.
+        """
+        for _ in range(50):
+            self.wire.sent.clear()
+            again = await self.reconciler.reconcile(mesh.name)
+            if not (again and again.failed and "(re)initializing" in mesh.condition().get("message", "")):
+                break
+            await asyncio.sleep(0.1)
+        return again
 
     async def install(self, mesh: Mesh) -> None:
         """Until the mesh is as declared, with the rest of the world playing along."""
-        for _ in range(50):  # a kind whose CRD has just changed is answered for with 429
-            again = await self.reconcile(mesh)
-            if not (again and again.failed):
-                break
-            await asyncio.sleep(0.1)
+        await self.reconcile(mesh)
         mesh.istiod_becomes_available()
         await self.reconcile(mesh)
         mesh.istiod_writes_its_ca()
