@@ -345,7 +345,9 @@ async def test_an_object_that_it_may_not_create(
 
 
 async def test_a_crd_that_it_may_not_create(cluster: Cluster, account: Account, installed: Mesh) -> None:
-    cluster.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/peerauthentications.security.istio.io")
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/peerauthentications.security.istio.io"
+    cluster.delete(path)
+    wait_until(lambda: cluster.get(path) is None, "the end of the CRD and of all of its kind", seconds=30, pause=0.05)
     async with operator(account.kubeconfig) as op:
         with account.without(of(CRD, "create")):
             await refused(op, installed, of(CRD, "create"))
