@@ -12,7 +12,7 @@ import pytest
 import virtual_time
 from meshwright.api.errors import Conflict, Forbidden, ForeignObject, NotFound, Rejected, Superseded
 from meshwright.api.meshinstall import ANNOTATION_ISTIO_API, ANNOTATION_RECONCILE, LABEL_MANAGED_BY, MANAGED_BY
-from meshwright.cluster.apply import NAMED, Applier, Outcome, Proceed, differ
+from meshwright.cluster.apply import LOOKS, NAMED, Applier, Outcome, Proceed, differ
 from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import Kind
 from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Survey
@@ -1009,3 +1009,27 @@ def test_what_counts_as_a_difference(change: Json, expected: bool) -> None:  # n
 def test_managers_are_named_once() -> None:
     fields = [{"manager": "b"}, {"manager": "a"}, {"manager": "b"}, {"manager": ""}, {}]
     assert named(installers({"metadata": {"managedFields": fields}})) == "a and b"
+
+
+class Busy(ObjectStore):
+    """Somebody writes a field of their own between each dry run and what follows it."""
+
+    met = 0
+
+    async def apply(self, kind: Kind, manifest: Manifest, **how: Any) -> Manifest:
+        answer = await super().apply(kind, manifest, **how)
+        if how.get("dry_run"):
+            self.met += 1
+            self.edit(key(), {"metadata": {"annotations": {"theirs": str(self.met)}}})
+        return answer
+
+
+def test_who_keeps_writing_fields_of_their_own_does_not_hold_up_a_repair() -> None:
+    store = Busy()
+    applier = Applier(store, store)
+    apply(store, wave(service(x=1)), applier=applier)
+    store.edit(key(), {"spec": {"x": "drift"}})
+    apply(store, wave(service(x=1)), applier=applier)
+    assert spec_of(store) == {"x": 1}
+    assert store.met <= LOOKS
+    assert store.objects[key()]["metadata"]["annotations"]["theirs"] == str(store.met)
