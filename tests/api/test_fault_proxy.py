@@ -26,6 +26,9 @@ from meshwright.api.errors import Conflict, MeshwrightError, Rejected, Throttled
 from meshwright.cluster.client import Client
 from meshwright.cluster.kinds import CONFIG_MAP
 
+# A life that is killed closes nothing behind it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SPACE = "faulty"
 PATH = f"/api/v1/namespaces/{SPACE}/configmaps"
 TEST_SECONDS = 30

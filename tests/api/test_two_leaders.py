@@ -23,6 +23,9 @@ from faults.runner import Run, Workflow, differences_of, until
 from faults.scene import Scene, World, fresh_world, scene
 from meshwright.api.errors import LeaseLost
 
+# A life that is killed closes nothing behind it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SEEDS = range(int(os.environ.get("MESHWRIGHT_SEEDS", "8")))
 AT_ONCE = 3
 SLOWEST = 0.2  # seconds that a request waits before it is sent

@@ -22,6 +22,9 @@ from faults.runner import Result, Workflow, crash_at_every_write
 from faults.scene import World, scene
 from faults.workflows import WORKFLOWS, Recipe, Story, delete_with_the_root, install, recipe_of
 
+# A life that is killed closes nothing behind it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SOAK = "MESHWRIGHT_SOAK" in os.environ
 AT_ONCE = 8
 # After each write; both takes twice as long, and before a write the cluster is as after the one before it.

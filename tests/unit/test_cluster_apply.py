@@ -1033,3 +1033,13 @@ def test_who_keeps_writing_fields_of_their_own_does_not_hold_up_a_repair() -> No
     assert spec_of(store) == {"x": 1}
     assert store.met <= LOOKS
     assert store.objects[key()]["metadata"]["annotations"]["theirs"] == str(store.met)
+
+
+def test_one_that_is_deleted_before_it_is_tried_out_is_looked_at_again() -> None:
+    store = ObjectStore()
+    applier = Applier(store, store)
+    apply(store, wave(service(x=1)), applier=applier)
+    store.edit(key(), {"spec": {"x": "drift"}})
+    with pytest.raises(Conflict):
+        apply(store, wave(service(x=1)), applier=applier, meanwhile=lambda: store.remove(key()))
+    assert counts(apply(store, wave(service(x=1)), applier=applier)) == (1, 0, 0)

@@ -70,9 +70,9 @@ class Survey:
 
 
 def incarnation(manifest: Manifest) -> str:
-    """What changes whenever the object does."""
+    """What changes whenever the object does; one that a dry run would make has none."""
     metadata = manifest["metadata"]
-    return f"{metadata['uid']}/{metadata['resourceVersion']}"
+    return f"{metadata.get('uid')}/{metadata.get('resourceVersion')}"
 
 
 async def survey(
