@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,3 +35,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(coroutine)
+
+
+def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Decorates a test that is a coroutine."""
+
+    @wraps(test)
+    def plain(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return plain
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from api.conftest import CRD_FILE
-from api.world import MESHES, VERSION, Cluster, Json, Mesh, RefusedError
+from api.world import MESHES, VERSION, Cluster, Json, Mesh, RefusedError, accepted_by_the_server
 from meshwright.api.errors import InvalidSpec
 from meshwright.api.meshinstall import MeshInstall
 from meshwright.mesh.checks import first_finding
@@ -268,15 +268,6 @@ def test_status_is_not_the_users_to_write(mesh: Mesh) -> None:
     mesh.cluster.create(mesh.manifest() | {"status": {"version": "1.0.0"}})
     assert "status" not in mesh.read()
     assert mesh.cluster.get(f"{MESHES}/{mesh.name}/status")
-
-
-def accepted_by_the_server(cluster: Cluster, manifest: Json) -> bool:
-    try:
-        cluster.create(manifest, "dryRun=All&fieldValidation=Strict")
-    except RefusedError as refused:
-        assert refused.status in (400, 422), refused  # noqa: PT017
-        return False
-    return True
 
 
 def objection_of_the_operator(manifest: Json) -> tuple[str, str] | None:

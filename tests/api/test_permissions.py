@@ -45,6 +45,7 @@ from meshwright.cluster.kinds import (
 )
 from meshwright.cluster.lease import Election
 from meshwright.cluster.mirror import mirror_of
+from rbac import Permission, in_rules
 from testbed.rest import wait_until
 
 RBAC = Path(__file__).parents[2] / "manifests/base/rbac.yaml"
@@ -76,31 +77,12 @@ def manifests() -> list[Json]:
 BY_ROLE = {Role(each["kind"], each["metadata"]["name"]): each for each in manifests() if "rules" in each}
 
 
-class Permission(NamedTuple):
-    verb: str
-    group: str
-    resource: str
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.resource}.{self.group or 'core'}"
-
-
 def of(kind: Kind, verb: str, subresource: str = "") -> Permission:
-    return Permission(verb, kind.group, f"{kind.plural}/{subresource}" if subresource else kind.plural)
+    return Permission(kind.group, f"{kind.plural}/{subresource}" if subresource else kind.plural, verb)
 
 
 def permissions(*roles: Role) -> set[Permission]:
     return {each for role in roles for each in in_rules(BY_ROLE[role]["rules"])}
-
-
-def in_rules(rules: list[Json]) -> set[Permission]:
-    return {
-        Permission(verb, group, resource)
-        for rule in rules
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 def less(rules: list[Json], missing: Permission) -> Iterator[Json]:
@@ -592,7 +574,7 @@ async def test_a_lease_that_it_may_not_have(cluster: Cluster, account: Account, 
 async def test_what_it_cannot_grant_is_named(cluster: Cluster, account: Account, installed: Mesh) -> None:
     for each in own_objects(installed, kind_of("rbac.authorization.k8s.io/v1", "ClusterRole")):
         cluster.delete(path_of_item(each))
-    missing = Permission("list", "", "nodes")
+    missing = Permission("", "nodes", "list")
     async with operator(account.kubeconfig) as op:
         with account.without(missing):
             await refused(op, installed, missing)
@@ -602,8 +584,8 @@ async def test_what_it_cannot_grant_is_named(cluster: Cluster, account: Account,
 @pytest.mark.parametrize(
     ("kind", "role", "one"),
     [
-        ("ClusterRole", ISTIODS, Permission("list", "", "nodes")),
-        ("Role", IN_MESH, Permission("create", "networking.istio.io", "gateways")),
+        ("ClusterRole", ISTIODS, Permission("", "nodes", "list")),
+        ("Role", IN_MESH, Permission("networking.istio.io", "gateways", "create")),
     ],
     ids=["ClusterRoles", "Role"],
 )

@@ -36,6 +36,7 @@ from testbed.console import TestbedError
 
 Json = dict[str, Any]
 
+BUNDLE = base64.b64encode(b"the CA of istiod").decode()  # what istiod writes into its webhooks
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 OPERATOR_NAMESPACE = "meshwright-system"
 VERSION = "1.31.4"
@@ -286,9 +287,8 @@ class Mesh:
     def istiod_writes_its_ca(self) -> None:
         """What istiod writes into its injection webhook when it serves."""
         webhooks = self.cluster.must_get(self.injector_path)["webhooks"]
-        bundle = base64.b64encode(b"the CA of istiod").decode()
         operations = [
-            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle}
+            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": BUNDLE}
             for index in range(len(webhooks))
         ]
         self.cluster.json_patch(f"{self.injector_path}?fieldManager=pilot-discovery", *operations)
@@ -303,6 +303,15 @@ class Mesh:
         self.cluster.delete(self.deployment_path)
         for name in (self.names.validating_webhook, "istiod-default-validator"):
             self.cluster.delete(f"{WEBHOOKS}/validatingwebhookconfigurations/{name}")
+
+
+def accepted_by_the_server(cluster: Cluster, manifest: Json) -> bool:
+    try:
+        cluster.create(manifest, "dryRun=All&fieldValidation=Strict")
+    except RefusedError as refused:
+        assert refused.status in (400, 422), refused  # noqa: PT017
+        return False
+    return True
 
 
 # -- the operator, in hand

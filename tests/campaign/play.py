@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.world import Json, Mesh, Operator, RefusedError, Wire, canonical, path_of_item
+from api.world import BUNDLE, Json, Mesh, Operator, RefusedError, Wire, canonical, path_of_item
 
-BUNDLE = base64.b64encode(b"the CA of istiod").decode()
 OURS = "meshwright"
 SETTLING = 8  # looks after which a mesh that is still written to will never be silent
 PATIENCE = 100  # tries of one that fails

@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from api.world import VERSION, Cluster, Json, RefusedError
+from api.world import VERSION, Cluster, Json, accepted_by_the_server
 from campaign import specs
 from campaign.tally import Tally
 from meshwright.api.errors import InvalidSpec
@@ -79,15 +79,6 @@ def mutate(rng: random.Random, spec: Json) -> None:
 
 def maps_in(value: Json) -> list[Json]:
     return [value, *(each for below in value.values() if isinstance(below, dict) for each in maps_in(below))]
-
-
-def accepted_by_the_server(cluster: Cluster, manifest: Json) -> bool:
-    try:
-        cluster.create(manifest, "dryRun=All&fieldValidation=Strict")
-    except RefusedError as refused:
-        assert refused.status in (400, 422), refused  # noqa: PT017
-        return False
-    return True
 
 
 def accepted_by_the_operator(manifest: Json) -> bool:

@@ -21,7 +21,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from api.world import NOW, VOLATILE, Cluster, Json, Mesh, Wire, path_of, path_of_item
+from api.world import BUNDLE, NOW, VOLATILE, Cluster, Json, Mesh, Wire, path_of, path_of_item
 from faults.life import Life, leading
 from faults.runner import PAUSE, until
 from meshwright.cluster.client import Client
@@ -46,7 +46,6 @@ from meshwright.render import objects
 LABEL_MESH, REPLICAS = "meshwright.dev/mesh", "meshwright.dev/replicas"
 OURS = "app.kubernetes.io/managed-by=meshwright"
 ISTIODS = "pilot-discovery"
-BUNDLE = base64.b64encode(b"the CA of istiod").decode()
 BATCH = 8  # meshes that are installed at once, for later
 TRIES = 5
 APPLY, MERGE, JSON_PATCH = (f"application/{kind}+{form}" for kind, form in

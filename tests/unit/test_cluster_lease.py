@@ -5,32 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import wraps
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from lease_store import GOOD, Fate, LeaseStore, LeaseWire
 from meshwright.api.errors import LeaseLost
 from meshwright.cluster.lease import DURATION, GIVE_BACK, RENEW_DEADLINE, RETRY, TRY, Election
-from virtual_time import run
+from virtual_time import now, on_virtual_time, run
 
 NOON = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 REQUEST = GOOD.there + GOOD.back
 SOON = 3 * REQUEST  # a look and a write
-
-
-def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def plain(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return plain
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Replica:

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
-from typing import Any
 
 import pytest
 
 from meshwright.controller.queue import FIRST_BACKOFF, MAX_BACKOFF, Queue
-from virtual_time import run
+from virtual_time import now, on_virtual_time
 
 
 def queue() -> Queue:
     return Queue(jitter=lambda delay: delay)
-
-
-def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def plain(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return plain
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 async def drained(subject: Queue) -> list[str]:

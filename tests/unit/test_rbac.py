@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +23,7 @@ from meshwright.cluster.kinds import (
     SECRET,
     Kind,
 )
+from rbac import Permission, in_rules
 
 Json = dict[str, Any]
 
@@ -35,15 +36,6 @@ class Where(StrEnum):
     OPERATOR = "in the operator's namespace"
 
 
-class Permission(NamedTuple):
-    group: str
-    resource: str
-    verb: str
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.resource}.{self.group or 'core'}"
-
-
 Needs = tuple[Where, Permission]
 
 
@@ -51,21 +43,9 @@ def documents(path: str) -> list[Json]:
     return [each for each in yaml.safe_load_all((REPOSITORY / path).read_text()) if each]
 
 
-def permissions(rules: list[Json]) -> set[Permission]:
-    known = {"apiGroups", "resources", "verbs", "resourceNames"}
-    assert all(rule.keys() <= known for rule in rules), "a rule of a kind not known here"
-    return {
-        Permission(group, resource, verb)
-        for rule in rules
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-
-
 RBAC = documents("manifests/base/rbac.yaml")
 ROLES = {
-    (each["kind"], each["metadata"]["name"]): permissions(each["rules"])
+    (each["kind"], each["metadata"]["name"]): in_rules(each["rules"])
     for each in RBAC
     if each["kind"] in {"ClusterRole", "Role"}
 }
@@ -96,7 +76,7 @@ def granted(kind: str) -> set[Permission]:
         for spec in ({}, {"revision": "canary", "namespace": "mesh"})
         for each in rendered(**spec)
         if each.key.kind == kind
-        for permission in permissions(each.manifest["rules"])
+        for permission in in_rules(each.manifest["rules"])
     }
 
 
@@ -272,13 +252,13 @@ def test_a_viewer_reads_and_an_admin_writes_meshinstalls_and_neither_is_aggregat
     assert all(each["metadata"].keys() == {"name"} for each in roles.values())  # aggregation goes by labels
     assert all("aggregationRule" not in each for each in roles.values())
     verbs = {
-        name: {each.verb for each in permissions(role["rules"]) if each.resource == MESH_INSTALL.plural}
+        name: {each.verb for each in in_rules(role["rules"]) if each.resource == MESH_INSTALL.plural}
         for name, role in roles.items()
     }
     reading = {"get", "list", "watch"}
     assert verbs["meshwright-viewer"] == reading
     assert verbs["meshwright-admin"] == reading | {"create", "update", "patch", "delete", "deletecollection"}
-    everything = set().union(*(permissions(role["rules"]) for role in roles.values()))
+    everything = set().union(*(in_rules(role["rules"]) for role in roles.values()))
     assert {each.group for each in everything} == {MESH_INSTALL.group}
     assert {each.verb for each in everything if each.resource.endswith("/status")} == {"get"}
 

@@ -125,18 +125,14 @@ class Applier:
         """After a restart, or a change by somebody else: a dry run decides whether there is anything to write."""
         if _hand_over(rendered, live) or _reborn(rendered, live) or _trimmed(rendered, live):
             return False
-        kind, name, namespace = (
-            kind_of(rendered.key.api_version, rendered.key.kind),
-            rendered.key.name,
-            rendered.key.namespace,
-        )
+        key, kind = rendered.key, kind_of(rendered.key.api_version, rendered.key.kind)
         try:
             for _ in range(LOOKS):
                 tried = await self._client.apply(kind, rendered.manifest, field_manager=MANAGER, dry_run=True)
                 if incarnation(tried) == incarnation(live):
                     return not differ(live, tried)
                 # Somebody wrote in between: what they changed is not what we would.
-                live = await self._client.get(kind, name, namespace) or live
+                live = await self._client.get(kind, key.name, key.namespace) or live
         except Rejected:
             if dry_run:
                 raise
@@ -190,11 +186,9 @@ class Applier:
         await self._client.apply(kind, _pinned(_bare(manifest), manifest), field_manager=MANAGER)
 
     async def _merge(self, manifest: Manifest, live: Manifest) -> Manifest:
-        kind, metadata = kind_of(manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
-        where = metadata.get("namespace", "")
-        seen = {name: live["metadata"][name] for name in ("uid", "resourceVersion")}
-        patch = {**manifest, "metadata": {**metadata, **seen}}
-        return await self._client.merge(kind, metadata["name"], patch, where, field_manager=BIRTH_MANAGER)
+        key = Key.of(manifest)
+        kind, patch = kind_of(key.api_version, key.kind), _with(manifest, live, "uid", "resourceVersion")
+        return await self._client.merge(kind, key.name, patch, key.namespace, field_manager=BIRTH_MANAGER)
 
     async def _prune(self, found: Survey, outcome: Outcome, *, dry_run: bool, proceed: Proceed) -> None:
         order = {(kind.api_version, kind.kind): position for position, kind in enumerate(OWNED)}
@@ -288,8 +282,11 @@ def _pinned(manifest: Manifest, live: Manifest) -> Manifest:
     let whoever keeps writing fields of their own keep us from repairing ours.
     """
     fields = ("uid", "resourceVersion") if live["kind"] == DEPLOYMENT.kind else ("uid",)
-    seen = {name: live["metadata"][name] for name in fields}
-    return {**manifest, "metadata": {**manifest["metadata"], **seen}}
+    return _with(manifest, live, *fields)
+
+
+def _with(manifest: Manifest, live: Manifest, *fields: str) -> Manifest:
+    return {**manifest, "metadata": {**manifest["metadata"], **{name: live["metadata"][name] for name in fields}}}
 
 
 def _bare(manifest: Manifest, **metadata: Any) -> Manifest:

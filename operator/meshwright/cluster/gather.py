@@ -22,7 +22,9 @@ from meshwright.cluster.kinds import (
     Kind,
 )
 from meshwright.cluster.together import together
+from meshwright.mesh.leftovers import ROOT_CERTIFICATE, ROOT_CERTIFICATE_KEY
 from meshwright.mesh.names import Names
+from meshwright.mesh.objects import annotations_of, labels_of, selector_of
 from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
 
 REVISION = "istio.io/rev"
@@ -32,7 +34,6 @@ SIDECAR = "security.istio.io/tlsMode=istio"
 USUAL_START = 20.0  # seconds after which an istiod that runs should be ready
 WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
 NAMED_PROXIES = 10
-ROOT_CONFIG_MAP = "istio-ca-root-cert"
 
 
 class Reader(Protocol):
@@ -71,7 +72,7 @@ async def gather_cluster(reader: Reader, spec: MeshSpec, *, name: str, now: dt.d
         reader.get(NAMESPACE, spec.namespace, metadata_only=True),
         reader.list(DEPLOYMENT, labels="app=istiod"),
         reader.list(MUTATING_WEBHOOK, labels="app=sidecar-injector"),
-        reader.list(POD, spec.namespace, labels=selector(names)),
+        reader.list(POD, spec.namespace, labels=selector_of(names.selector)),
         reader.list(AUTOSCALER, spec.namespace),
         reader.list(LIVING_POD, labels=SIDECAR, metadata_only=True),
     )
@@ -93,14 +94,9 @@ async def gather_cluster(reader: Reader, spec: MeshSpec, *, name: str, now: dt.d
 async def root_bundles(reader: Reader, namespaces: Iterable[str]) -> dict[str, str]:
     """The root certificates that istiod published, by namespace."""
     namespaces = list(namespaces)
-    found = await together(*(reader.get(CONFIG_MAP, ROOT_CONFIG_MAP, namespace) for namespace in namespaces))
+    found = await together(*(reader.get(CONFIG_MAP, ROOT_CERTIFICATE, namespace) for namespace in namespaces))
     pairs = zip(namespaces, found, strict=True)
-    return {namespace: (each.get("data") or {}).get("root-cert.pem", "") for namespace, each in pairs if each}
-
-
-def selector(names: Names) -> str:
-    """Of istiod's own pods."""
-    return ",".join(f"{key}={value}" for key, value in names.selector.items())
+    return {namespace: (each.get("data") or {}).get(ROOT_CERTIFICATE_KEY, "") for namespace, each in pairs if each}
 
 
 def _scales(autoscaler: Manifest, deployment: str) -> bool:
@@ -119,18 +115,13 @@ def _neighbour(manifest: Manifest) -> Neighbour:
     )
 
 
-def _label(manifest: Manifest, name: str) -> str | None:
-    labels: dict[str, str] = manifest["metadata"].get("labels") or {}
-    return labels.get(name)
-
-
 def _istiod(manifest: Manifest) -> Istiod:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     return Istiod(
         namespace=metadata["namespace"],
         name=metadata["name"],
-        revision=_label(manifest, REVISION) or "default",
-        owner=_label(manifest, LABEL_MESH),
+        revision=labels_of(manifest).get(REVISION) or "default",
+        owner=labels_of(manifest).get(LABEL_MESH),
         managers=installers(manifest),
         generation=metadata.get("generation", 0),
         observed_generation=status.get("observedGeneration", 0),
@@ -141,7 +132,7 @@ def _istiod(manifest: Manifest) -> Istiod:
         failure=next(
             (each.get("message", "") for each in status.get("conditions") or () if each["type"] == "ReplicaFailure"), ""
         ),
-        replicas_annotation=(metadata.get("annotations") or {}).get(ANNOTATION_REPLICAS),
+        replicas_annotation=annotations_of(manifest).get(ANNOTATION_REPLICAS),
     )
 
 
@@ -149,9 +140,9 @@ def _injector(manifest: Manifest) -> Injector:
     webhooks: list[dict[str, Any]] = manifest.get("webhooks") or []
     return Injector(
         name=manifest["metadata"]["name"],
-        revision=_label(manifest, REVISION) or "default",
-        tag=_label(manifest, TAG),
-        owner=_label(manifest, LABEL_MESH),
+        revision=labels_of(manifest).get(REVISION) or "default",
+        tag=labels_of(manifest).get(TAG),
+        owner=labels_of(manifest).get(LABEL_MESH),
         managers=installers(manifest),
         trusted=bool(webhooks) and all(each["clientConfig"].get("caBundle") for each in webhooks),
     )
@@ -197,5 +188,4 @@ def _last_words(ended: Manifest) -> str:
 
 
 def _is_proxy(pod: Manifest, revision: str) -> bool:
-    annotations = pod["metadata"].get("annotations") or {}
-    return "deletionTimestamp" not in pod["metadata"] and annotations.get(REVISION) == revision
+    return "deletionTimestamp" not in pod["metadata"] and annotations_of(pod).get(REVISION) == revision

@@ -13,6 +13,7 @@ from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import REVISION, SIDECAR
 from meshwright.cluster.informer import Changed, Informer, Lean, head
 from meshwright.cluster.kinds import CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, OWNED, POD, Kind
+from meshwright.mesh.objects import annotations_of, labels_of
 
 OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 VERSION_HOLDS = 300.0  # seconds: an API server is not upgraded more often
@@ -167,7 +168,7 @@ def lean_proxy(manifest: Manifest) -> Manifest:
         name: metadata[name] for name in ("name", "uid", "resourceVersion", "deletionTimestamp") if name in metadata
     }
     kept["namespace"] = sys.intern(metadata["namespace"])
-    if revision := (metadata.get("annotations") or {}).get(REVISION):
+    if revision := annotations_of(manifest).get(REVISION):
         kept["annotations"] = _annotations(revision)
     return {"metadata": kept}
 
@@ -199,7 +200,7 @@ def _each(of: Callable[[Manifest | None], str | None], *states: Manifest | None)
 
 
 def _labels(manifest: Manifest | None) -> dict[str, str]:
-    return (manifest["metadata"].get("labels") or {}) if manifest else {}
+    return labels_of(manifest) if manifest else {}
 
 
 def _mesh(manifest: Manifest | None) -> str | None:
@@ -213,8 +214,7 @@ def _istiod_revision(manifest: Manifest | None) -> str | None:
 def _proxy_revision(manifest: Manifest | None) -> str | None:
     if manifest is None or "deletionTimestamp" in manifest["metadata"]:
         return None
-    revision: str | None = (manifest["metadata"].get("annotations") or {}).get(REVISION)
-    return revision
+    return annotations_of(manifest).get(REVISION)
 
 
 def _terms(selector: str) -> frozenset[tuple[str, str]] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import selector
 from meshwright.cluster.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -26,7 +25,7 @@ from meshwright.cluster.survey import is_disabled
 from meshwright.cluster.together import together
 from meshwright.mesh.leftovers import leftovers
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import Owner, Step
+from meshwright.mesh.objects import Owner, Step, selector_of
 from meshwright.mesh.observed import Istiod
 from meshwright.mesh.observed import pods as counted
 
@@ -49,7 +48,7 @@ async def remove(
     await _delete(client, WEBHOOKS, owner, proceed)
     excepted = await _delete(client, (DEPLOYMENT,), owner, proceed)
     # An istiod that still runs would make again what it left.
-    if pods := await client.list(POD, names.namespace, labels=selector(names), metadata_only=True):
+    if pods := await client.list(POD, names.namespace, labels=selector_of(names.selector), metadata_only=True):
         kept = f"; Deployment {', '.join(excepted)}, which an annotation excepts, keeps them" if excepted else ""
         return Step(2, STEPS, "control plane", f"{_named(pods)} to end{kept}")
     await _delete(client, REST, owner, proceed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from meshwright.api.errors import ForeignObject
 from meshwright.api.meshinstall import (
@@ -21,7 +21,7 @@ from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED, kind_of
 from meshwright.cluster.together import together
 from meshwright.mesh.crds import hindrance
-from meshwright.mesh.objects import Key, Owner, Rendered
+from meshwright.mesh.objects import Key, Owner, Rendered, annotations_of, labels_of
 from meshwright.mesh.observed import named
 
 MANAGER = "meshwright"
@@ -66,7 +66,7 @@ class Survey:
     left_alone: frozenset[Key]  # what an annotation (or its owner, of a CRD) takes out of our hands
     excepted: tuple[Key, ...] = ()  # wanted no more either, but an annotation takes them out of our hands
     hindered: frozenset[Key] = frozenset()  # those of them that are CRDs of others
-    notes: tuple[str, ...] = field(default=())  # why they are left as they are
+    notes: tuple[str, ...] = ()  # why they are left as they are
 
 
 def incarnation(manifest: Manifest) -> str:
@@ -127,7 +127,7 @@ async def _heads(reader: Reader, owner: Owner) -> dict[Key, Manifest]:
 
 
 def is_disabled(manifest: Manifest) -> bool:
-    return (manifest["metadata"].get("annotations") or {}).get(ANNOTATION_RECONCILE) == DISABLED
+    return annotations_of(manifest).get(ANNOTATION_RECONCILE) == DISABLED
 
 
 def _is_going(head: Manifest) -> bool:
@@ -146,7 +146,7 @@ def refuse_foreign(live: Mapping[Key, Manifest], owner: Owner) -> None:
 
 def _whose(manifest: Manifest, owner: Owner) -> str | None:
     """Whose an object is that is not the owner's: who takes our labels off an object takes it out of our hands."""
-    labels = manifest["metadata"].get("labels") or {}
+    labels = labels_of(manifest)
     mesh, mesh_id = labels.get(LABEL_MESH), labels.get(LABEL_MESH_ID)
     if (mesh, mesh_id) == (owner.mesh, owner.mesh_id):
         return None
@@ -162,5 +162,5 @@ def _hindrance(rendered: Rendered, theirs: Manifest) -> str | None:
     if "spec" not in theirs:  # as we applied it
         return None
     ours = rendered.manifest
-    api = (theirs["metadata"].get("annotations") or {}).get(ANNOTATION_ISTIO_API)
+    api = annotations_of(theirs).get(ANNOTATION_ISTIO_API)
     return None if api == ours["metadata"]["annotations"][ANNOTATION_ISTIO_API] else hindrance(ours, theirs)

@@ -17,15 +17,15 @@ from meshwright.api.errors import LeaseLost, MeshwrightError, Superseded, TrustE
 from meshwright.api.meshinstall import ANNOTATION_FORCE_DELETE, FINALIZER, DeletionPolicy, MeshInstall, Mode
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import Reader, gather_cluster
-from meshwright.cluster.kinds import MESH_INSTALL
 from meshwright.cluster.remove import remove
-from meshwright.cluster.survey import MANAGER
+from meshwright.controller.finalizers import set_finalizers
 from meshwright.controller.report import Attempt
 from meshwright.keys.trust import SecretStore, look_at_trust, remove_trust
 from meshwright.mesh.checks import Finding
 from meshwright.mesh.desired import owner_of, trust_intent
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster, pods
+from meshwright.mesh.objects import annotations_of
+from meshwright.mesh.observed import Cluster, listed, pods
 
 log = structlog.get_logger()
 
@@ -104,10 +104,7 @@ class Deletion:
             intent = trust_intent(mesh, mesh.spec.cluster_name)
             proceed()
             await remove_trust(intent, self._secrets, operator_namespace=self._namespace)
-        finalizers = [each for each in mesh.finalizers if each != FINALIZER]
-        # The resourceVersion makes this fail when somebody else's finalizer came or went since we read.
-        patch = {"metadata": {"resourceVersion": mesh.resource_version, "finalizers": finalizers}}
-        await self._client.merge(MESH_INSTALL, mesh.name, patch, field_manager=MANAGER)
+        await set_finalizers(self._client, mesh, [each for each in mesh.finalizers if each != FINALIZER])
         log.info("mesh removed", mesh=mesh.name)
         return True
 
@@ -123,8 +120,7 @@ class Deletion:
 
 
 def waits_for(cluster: Cluster) -> str:
-    more = cluster.proxies - len(cluster.some_proxies)
-    names = ", ".join(cluster.some_proxies) + (f" and {more} more" if more > 0 else "")
+    names = listed(cluster.some_proxies, of=cluster.proxies)
     return (
         f"waiting for {pods(cluster.proxies)} with a sidecar of this mesh to go: {names}; take the injection label from"
         " their namespaces and restart them, or let the mesh go all the same by the annotation"
@@ -133,4 +129,4 @@ def waits_for(cluster: Cluster) -> str:
 
 
 def _is_forced(manifest: Manifest) -> bool:
-    return (manifest["metadata"].get("annotations") or {}).get(ANNOTATION_FORCE_DELETE) == "true"
+    return annotations_of(manifest).get(ANNOTATION_FORCE_DELETE) == "true"

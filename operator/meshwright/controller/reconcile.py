@@ -28,9 +28,9 @@ from meshwright.api.meshinstall import FINALIZER, MeshInstall, Mode
 from meshwright.cluster.apply import Applier, Proceed
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import Reader, gather, root_bundles
-from meshwright.cluster.kinds import MESH_INSTALL
-from meshwright.cluster.survey import MANAGER
+from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL
 from meshwright.controller.deletion import Deletion
+from meshwright.controller.finalizers import set_finalizers
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
 from meshwright.keys.store import KubernetesSecrets
@@ -174,12 +174,8 @@ class Reconciler:
 
     async def _hold(self, mesh: MeshInstall) -> None:
         """Our finalizer, before anything is made that would have to be taken away."""
-        if FINALIZER in mesh.finalizers:
-            return
-        # The resourceVersion makes this fail when somebody else's finalizer came or went since we read.
-        finalizers = [*mesh.finalizers, FINALIZER]
-        patch = {"metadata": {"resourceVersion": mesh.resource_version, "finalizers": finalizers}}
-        await self._client.merge(MESH_INSTALL, mesh.name, patch, field_manager=MANAGER)
+        if FINALIZER not in mesh.finalizers:
+            await set_finalizers(self._client, mesh, [*mesh.finalizers, FINALIZER])
 
 
 def readable(manifest: Manifest) -> MeshInstall:
@@ -192,7 +188,7 @@ def readable(manifest: Manifest) -> MeshInstall:
 
 def _check_replicas(live: Live, plane: ControlPlane, cluster: Cluster) -> None:
     """Raises Conflict when istiod was scaled after we looked: an autoscaler may have come that we did not see."""
-    key = Key("apps/v1", "Deployment", plane.names.namespace, plane.names.istiod)
+    key = Key(DEPLOYMENT.api_version, DEPLOYMENT.kind, plane.names.namespace, plane.names.istiod)
     now = (live.get(key, {}).get("spec") or {}).get("replicas")
     istiod = own_istiod(cluster, plane.names)
     if now is not None and plane.replicas.replicas not in (None, now) and (not istiod or istiod.replicas != now):
@@ -225,7 +221,7 @@ def _progress(observed: Observed, desired: Desired, attempt: Attempt) -> Finding
         waiting = attempt.outcomes[plane.cluster].waiting
         finding = control_plane_finding(cluster, plane.names, plane.replicas.replicas)
         if finding and waiting and finding.reason == "Progressing":
-            return Finding("Progressing", f"step {waiting.number} of {waiting.of} ({waiting.name}): {finding.message}")
+            return Finding("Progressing", f"{waiting.place}: {finding.message}")
         if finding:
             return finding
         if waiting:

@@ -26,7 +26,7 @@ from meshwright.mesh.checks import Finding
 from meshwright.mesh.desired import replicas_for
 from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster
+from meshwright.mesh.observed import Cluster, listed
 from meshwright.mesh.trust import Trust
 
 NAMED_PLAN = 20
@@ -71,8 +71,7 @@ def _but_for(attempt: Attempt) -> str:
     """What is not as declared because somebody asked for that, and CRDs that are not ours."""
     left = [key for outcome in attempt.outcomes.values() for key in outcome.left]
     notes = [note for outcome in attempt.outcomes.values() for note in outcome.notes]
-    more = f" and {len(left) - NAMED_LEFT} more" if len(left) > NAMED_LEFT else ""
-    disabled = f", but for what an annotation excepts: {', '.join(left[:NAMED_LEFT])}{more}" if left else ""
+    disabled = f", but for what an annotation excepts: {listed(left[:NAMED_LEFT], of=len(left))}" if left else ""
     return "; ".join([disabled, *notes[:1]] if notes else [disabled])
 
 

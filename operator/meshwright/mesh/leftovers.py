@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import Key, Manifest
+from meshwright.mesh.objects import Key, Manifest, annotations_of
 from meshwright.mesh.observed import Istiod
 from meshwright.mesh.ownership import owners
 from meshwright.mesh.trust import fingerprints
@@ -68,7 +68,7 @@ def always(_manifest: Manifest) -> bool:
 
 def elects(manifest: Manifest) -> bool:
     """Some of these names are plain words: only what istiod held an election in is its own."""
-    return LEADER in (manifest["metadata"].get("annotations") or {})
+    return LEADER in annotations_of(manifest)
 
 
 def is_istiods_class(manifest: Manifest) -> bool:

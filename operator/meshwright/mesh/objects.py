@@ -32,6 +32,19 @@ class Key(NamedTuple):
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
+def labels_of(manifest: Manifest) -> dict[str, str]:
+    return manifest["metadata"].get("labels") or {}
+
+
+def annotations_of(manifest: Manifest) -> dict[str, str]:
+    return manifest["metadata"].get("annotations") or {}
+
+
+def selector_of(labels: Mapping[str, str]) -> str:
+    """As the API server takes it: `a=b,c=d`."""
+    return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
 @dataclass(frozen=True)
 class Step:
     """Where long work stopped, and what it waits for there."""
@@ -41,8 +54,12 @@ class Step:
     name: str
     waits_for: str
 
+    @property
+    def place(self) -> str:
+        return f"step {self.number} of {self.of} ({self.name})"
+
     def __str__(self) -> str:
-        return f"step {self.number} of {self.of} ({self.name}): waiting for {self.waits_for}"
+        return f"{self.place}: waiting for {self.waits_for}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Owner:
 
     @property
     def selector(self) -> str:
-        return ",".join(f"{name}={value}" for name, value in self.labels.items())
+        return selector_of(self.labels)
 
     def __str__(self) -> str:
         return f"mesh {self.mesh} (mesh ID {self.mesh_id})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,6 +16,12 @@ def named(managers: tuple[str, ...]) -> str:
 
 def pods(number: int) -> str:
     return f"{number} pod" if number == 1 else f"{number} pods"
+
+
+def listed(names: Sequence[str], *, of: int) -> str:
+    """The first names of so many: `a, b and 3 more`."""
+    more = of - len(names)
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
