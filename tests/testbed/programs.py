@@ -26,6 +26,7 @@ ISTIO_REVISION = "eed52ebb66ad"  # the one commit that the Go module of Istio is
 GO_MINIMUM = (1, 26)
 BUILD_SECONDS = 1800
 ATTEMPTS = 4
+AGENT_TAGS = "agent,disable_pgv,grpcnotrace,retrynotrace"
 
 KUBERNETES_COMPONENTS = (
     "etcd",
@@ -74,8 +75,17 @@ def pilot_discovery(version: str = ISTIO_VERSION) -> Program:
 
 
 def pilot_agent(version: str = ISTIO_VERSION) -> Program:
-    tags = "agent,disable_pgv,grpcnotrace,retrynotrace"
-    return _istio("pilot-agent", "istio.io/istio/pilot/cmd/pilot-agent", tags, version)
+    return _istio("pilot-agent", "istio.io/istio/pilot/cmd/pilot-agent", AGENT_TAGS, version)
+
+
+def install_cni(version: str = ISTIO_VERSION) -> Program:
+    """What a pod of istio-cni runs: it installs the plugin on its node, and repairs pods that came before it."""
+    return _istio("install-cni", "istio.io/istio/cni/cmd/install-cni", AGENT_TAGS, version)
+
+
+def istio_cni(version: str = ISTIO_VERSION) -> Program:
+    """The CNI plugin itself: the container runtime runs it, on the node."""
+    return _istio("istio-cni", "istio.io/istio/cni/cmd/istio-cni", AGENT_TAGS, version)
 
 
 def istioctl(version: str = ISTIO_VERSION) -> Program:

@@ -11,7 +11,7 @@ from meshwright.api.meshinstall import GROUP, KIND, PLURAL, VERSION, MeshSpec, M
 COLUMNS = (
     # name, type, JSON path, priority (1: only with -o wide)
     ("Version", "string", ".spec.version", 0),
-    ("Size", "string", ".spec.controlPlane.size", 0),
+    ("Size", "string", ".status.clusters[0].controlPlane.size", 0),
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
     ("Proxies", "integer", ".status.proxies", 0),

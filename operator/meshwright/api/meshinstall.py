@@ -40,6 +40,9 @@ MESH_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
+DURATION = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$"  # as Go writes them
+HOST = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$"
+PORT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 # istiod's environment variables that follow from other fields: setting one by hand would make it disagree with
 # the rest of the mesh.
@@ -77,6 +80,7 @@ class MTLS(StrEnum):
 
 
 class Size(StrEnum):
+    AUTO = "Auto"
     SMALL = "Small"
     MEDIUM = "Medium"
     LARGE = "Large"
@@ -92,6 +96,28 @@ Quantity = Annotated[
     StrictInt | str,  # strict: `true` is no number of CPUs
     Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 32}),
 ]
+
+
+class CNI(StrEnum):
+    DISABLED = "Disabled"
+    ENABLED = "Enabled"
+
+
+class NativeSidecars(StrEnum):
+    AUTO = "Auto"
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
+class GatewayType(StrEnum):
+    INGRESS = "Ingress"
+    EGRESS = "Egress"
+
+
+class ServiceType(StrEnum):
+    LOAD_BALANCER = "LoadBalancer"
+    NODE_PORT = "NodePort"
+    CLUSTER_IP = "ClusterIP"
 
 
 class DeletionPolicy(StrEnum):
@@ -124,14 +150,51 @@ class Resources(Model):
     """What each replica may use at most; istiod's Go runtime is told of both limits."""
 
 
+class DisruptionBudget(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        ("!has(self.minAvailable) || !has(self.maxUnavailable)",
+         "minAvailable and maxUnavailable exclude each other: set one of the two"),
+    ))  # fmt: skip
+
+    max_unavailable: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Replicas that may be away at a time. Unset, with `minAvailable` unset: 1, which never blocks a drain."""
+    min_available: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Replicas that must stay. It has to be less than the smallest number of replicas, or no node could be drained."""
+
+
+class Autoscaling(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        ("!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+         "minReplicas is more than maxReplicas: lower the one or raise the other"),
+    ))  # fmt: skip
+
+    enabled: bool = True
+    """Whether a HorizontalPodAutoscaler decides the replicas. It needs a metrics server; without one, the replicas stay
+    within their bounds."""
+    min_replicas: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Replicas at least. Unset: those of the size, or of the gateway."""
+    max_replicas: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Replicas at most. Unset: twice the smallest number."""
+
+
+PriorityClassName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
+
+
 class ControlPlane(Model):
-    size: Size = Size.SMALL
-    """Replicas and limits of istiod: `Small` 2 × 2 CPU / 4 GiB (up to 500 pods in the mesh), `Medium` 3 × 4 CPU / 8 GiB
-    (up to 2000), `Large` 5 × 8 CPU / 16 GiB (up to 10000). Memory is requested in full, CPU to a quarter."""
+    size: Size = Size.AUTO
+    """Replicas and limits of istiod: `Small` 2 × 2 CPU / 4 GiB (less than 500 pods in the mesh), `Medium` 3 × 4 CPU /
+    8 GiB (less than 2000), `Large` 5 × 8 CPU / 16 GiB (less than 10000). Memory is requested in full, CPU to a quarter.
+    `Auto` takes the size for the pods that are there when the mesh is installed, and keeps it."""
     image: Image = Image()
     """Where istiod's and the sidecars' images come from."""
     resources: Resources = Resources()
     """Single quantities that replace those of the size, for clusters where the row does not fit."""
+    autoscaling: Autoscaling = Autoscaling()
+    """Between the size's replicas and twice as many, by the CPU that they use of their limit (80 %)."""
+    pod_disruption_budget: DisruptionBudget = DisruptionBudget()
+    """How many replicas of istiod a drain may take away at a time."""
+    priority_class_name: PriorityClassName = "system-cluster-critical"
+    """Priority class of istiod's pods: without istiod no injected pod starts."""
     env: Annotated[
         dict[str, Annotated[str, Field(max_length=4096)]],
         Field(max_length=64, json_schema_extra=rules(
@@ -142,6 +205,126 @@ class ControlPlane(Model):
         )),
     ] = {}  # fmt: skip
     """Further environment variables of istiod (its feature switches)."""
+
+
+Duration = Annotated[str, Field(min_length=2, max_length=40, pattern=DURATION)]
+LOG_LEVEL = "^(trace|debug|info|warning|error|critical|off)$"
+
+
+class Sidecar(Model):
+    resources: Resources = Resources()
+    """CPU and memory of each sidecar. Unset quantities are Istio's own: 100m and 128Mi requested, 2 and 1Gi at most."""
+    hold_application_until_proxy_starts: bool = False
+    """Whether an application's containers start only when the sidecar is ready. Native sidecars always do so."""
+    native_sidecars: NativeSidecars = NativeSidecars.AUTO
+    """Whether sidecars are init containers that keep running, which lets Jobs end. `Auto`: where all kubelets can."""
+    log_level: Annotated[str, Field(pattern=LOG_LEVEL)] = "warning"
+    """Envoy's log level: `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`."""
+
+
+class DataPlane(Model):
+    cni: CNI = CNI.DISABLED
+    """`Enabled` installs istio-cni, which redirects the pods' traffic from the node, so that pods need no NET_ADMIN and
+    run under Pod Security `baseline` and `restricted`. One mesh of a cluster installs it."""
+    sidecar: Sidecar = Sidecar()
+    """What is injected beside the applications."""
+    image_pull_secrets: Annotated[list[Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]],
+                                  Field(max_length=8)] = []  # fmt: skip
+    """Secrets that istiod, sidecars and gateways pull their images with; each namespace with such pods needs them."""
+    delta_xds: bool = Field(default=True, alias="deltaXDS")
+    """Whether proxies get only what changed of their configuration."""
+    certificate_ttl: Duration | None = Field(default=None, alias="certificateTTL")
+    """How long a workload's certificate holds, 10 minutes to 90 days. Unset: 24h."""
+    certificate_renewal_ratio: Annotated[float, Field(ge=0.05, le=0.95)] | None = None
+    """The share of its life that is left of a certificate when it is renewed. Unset: 0.5."""
+    idle_timeout: Duration | None = None
+    """When an idle connection of a pool to an upstream is closed. Unset: 1h. Needs Istio 1.31."""
+    dns_refresh_rate: Duration | None = None
+    """How often Envoy resolves the DNS names of ServiceEntries. Unset: 60s."""
+
+
+class GatewayPort(Model):
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=PORT_NAME)]
+    """Name of the port; its prefix tells the protocol: `http2`, `https`, `tcp-mongo`."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Port of the Service."""
+    target_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port that the gateway listens on. Unset: the same."""
+    protocol: Annotated[str, Field(pattern="^(TCP|UDP)$")] = "TCP"
+    """`TCP` or `UDP`."""
+    node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port on every node, for `NodePort` and `LoadBalancer`. Unset: chosen by the cluster."""
+
+
+class ExternalTrafficPolicy(StrEnum):
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class GatewayService(Model):
+    type: ServiceType | None = None
+    """`LoadBalancer`, `NodePort` or `ClusterIP`. Unset: `LoadBalancer` for ingress, `ClusterIP` for egress."""
+    annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = {}
+    """Annotations of the Service, as cloud load balancers want them."""
+    ports: Annotated[
+        list[GatewayPort],
+        Field(min_length=1, max_length=64, json_schema_extra={
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]
+        }),
+    ] | None = None  # fmt: skip
+    """Ports of the Service. Unset: 15021 (health), 80 and 443."""
+    external_traffic_policy: ExternalTrafficPolicy | None = None
+    """`Local` keeps the clients' addresses, `Cluster` spreads evenly. Unset: the cluster's default."""
+    load_balancer_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Which load balancer controller serves it."""
+    load_balancer_source_ranges: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)
+    ] = []
+    """CIDRs of the clients that are let in."""
+
+
+class Gateway(Model):
+    name: Annotated[str, Field(min_length=1, max_length=50, pattern=DNS_LABEL)]
+    """Name of its Deployment and Service. Istio's Gateway resources select it by the label `istio: NAME`."""
+    type: GatewayType = GatewayType.INGRESS
+    """`Ingress` for traffic into the mesh, `Egress` for traffic out of it."""
+    namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
+    """Namespace of the gateway, which must be there. Unset: the mesh's."""
+    replicas: Annotated[int, Field(ge=1, le=100)] = 2
+    """Replicas, at least while it is autoscaled."""
+    autoscaling: Autoscaling = Autoscaling()
+    """Between `replicas` and twice as many, by the CPU that they use of their limit (80 %)."""
+    pod_disruption_budget: DisruptionBudget = DisruptionBudget()
+    """How many replicas a drain may take away at a time."""
+    resources: Resources = Resources()
+    """CPU and memory of each replica. Unset quantities: 100m and 128Mi requested, 2 and 1Gi at most."""
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
+    """Further labels of its pods, for Gateway resources that select by others."""
+    service: GatewayService = GatewayService()
+    """How it is reached."""
+
+
+class OTLP(Model):
+    service: Annotated[str, Field(min_length=1, max_length=253, pattern=HOST)]
+    """Host of the collector, for example `jaeger-collector.tracing.svc.cluster.local`."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 4317
+    """Port of OTLP over gRPC."""
+
+
+class Tracing(Model):
+    otlp: OTLP
+    """Where spans are sent: Jaeger, Tempo or an OpenTelemetry collector."""
+    sampling_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Share of the requests that are traced."""
+
+
+class Observability(Model):
+    prometheus: bool = True
+    """Whether proxies measure requests and connections for Prometheus (`istio_requests_total` and its kin)."""
+    tracing: Tracing | None = None
+    """Distributed tracing. Unset: off."""
+    access_log: bool = False
+    """Whether every request is logged by the proxies to their standard output, as JSON."""
 
 
 class TrustSpec(Model):
@@ -176,6 +359,8 @@ class MeshSpec(Model):
     version: Annotated[str, Field(max_length=16, pattern=VERSION_PATTERN)]
     """Istio's version, as `1.31.4`. Another patch, up or down, is applied in place, and so is the next minor where
     this Meshwright supports it."""
+    allow_untested_version: bool = False
+    """Lets a minor be installed for which Meshwright renders, but which its tests do not run (1.29, 1.30)."""
     cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "primary"
     """Name of this cluster in the mesh (istiod's `CLUSTER_ID`). Immutable."""
     namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "istio-system"
@@ -195,10 +380,21 @@ class MeshSpec(Model):
     """Mesh-wide mutual TLS. `Permissive` accepts plaintext too (Istio's own default); `Strict` refuses it."""
     control_plane: ControlPlane = ControlPlane()
     """istiod: its size, images, resources and environment."""
+    data_plane: DataPlane = DataPlane()
+    """Sidecars: how traffic gets to them, what they may use, how they renew and refresh what they hold."""
+    gateways: Annotated[
+        list[Gateway],
+        Field(max_length=32, json_schema_extra={
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]
+        }),
+    ] = []  # fmt: skip
+    """Ingress and egress gateways."""
+    observability: Observability = Observability()
+    """Metrics, traces and access logs of the proxies."""
     mesh_config: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
-    """Istio's MeshConfig, free-form, as in Istio's own documentation. What follows from other fields
-    (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`,
-    `defaultConfig.proxyMetadata.PROXY_CONFIG_XDS_AGENT`) cannot be set here."""
+    """Istio's MeshConfig, as in Istio's own documentation, checked against the fields and types of `spec.version`. What
+    follows from other fields (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`,
+    and what `dataPlane` and `observability` say) cannot be set here."""
     mode: Mode = Mode.APPLY
     """`Apply` carries out, `Plan` only computes what would change (a server-side dry run), `Paused` leaves everything
     as it is."""
@@ -206,7 +402,7 @@ class MeshSpec(Model):
 
 class Condition(Model):
     type: Annotated[str, Field(max_length=316)]
-    """`Ready`, or kstatus' `Reconciling` and `Stalled`."""
+    """`Ready`, kstatus' `Reconciling` and `Stalled`, or one of the parts that `Ready` sums up."""
     status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
     """`True`, `False` or `Unknown`."""
     reason: Annotated[str, Field(max_length=1024)]
@@ -219,11 +415,72 @@ class Condition(Model):
     """The generation of the MeshInstall that this is about."""
 
 
+class RefusedSize(Model):
+    size: Size
+    """The size that was tried."""
+    resources: Resources = Resources()
+    """Its requests and limits."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Why it was taken back."""
+
+
 class ControlPlaneStatus(Model):
     replicas: int = 0
     """Replicas of istiod that are asked for."""
     ready_replicas: int = 0
     """Replicas of istiod that are ready."""
+    size: Size | None = None
+    """The size that istiod has: with `Auto`, what was decided."""
+    resources: Resources | None = None
+    """Requests and limits of each replica, as they were rolled out last."""
+    refused: RefusedSize | None = None
+    """A size that found no room on the nodes. It is tried again when `spec.controlPlane` asks for another one."""
+
+
+class ProxyVersion(Model):
+    version: Annotated[str, Field(max_length=128)]
+    """Version of the proxies, as they tell istiod."""
+    revision: Annotated[str, Field(max_length=63)]
+    """Revision of the istiod that they are connected to."""
+    count: int
+    """So many are connected."""
+
+
+class InjectionStatus(Model):
+    expected: int = 0
+    """Pods that are to have a sidecar of this mesh: their namespace or their own labels ask for one."""
+    missing: int = 0
+    """Those of them that have none; they were made before injection was asked for, or while istiod was away."""
+    outdated: int = 0
+    """Those of them that have one of another revision or version; they are to be restarted."""
+    pods: list[Annotated[str, Field(max_length=400)]] = []
+    """The first of the missing and outdated ones, as `namespace/name: why`."""
+
+
+class GatewayStatus(Model):
+    name: str
+    """Name of the gateway."""
+    namespace: str
+    """Its namespace."""
+    replicas: int = 0
+    """Replicas that are asked for."""
+    ready_replicas: int = 0
+    """Replicas that are ready."""
+    addresses: list[Annotated[str, Field(max_length=253)]] = []
+    """Addresses and host names of its load balancer."""
+
+
+class WorkloadCertificates(Model):
+    earliest: str
+    """The pod whose certificate ends first, as `namespace/name`."""
+    expires: str
+    """When that certificate ends."""
+    hours_left: int
+    """Whole hours until then."""
+    read: int
+    """Proxies whose certificate was read during the last hour."""
+    of: int
+    """Proxies there are."""
 
 
 class TrustStatus(Model):
@@ -248,6 +505,14 @@ class ClusterStatus(Model):
     """istiod in this cluster."""
     proxies: int = 0
     """Pods with a sidecar of this mesh."""
+    proxy_versions: list[ProxyVersion] = []
+    """Proxies that are connected, by version, as every replica of istiod says."""
+    injection: InjectionStatus = InjectionStatus()
+    """Pods that are to have a sidecar, and those that have none or another one."""
+    gateways: list[GatewayStatus] = []
+    """The gateways of `spec.gateways`."""
+    workload_certificates: WorkloadCertificates | None = None
+    """The certificate in the fleet that ends first; proxies are asked in turn, each at least once an hour."""
     objects: int = 0
     """Objects that the mesh consists of, with Istio's CRDs."""
     not_reconciled: int = 0
@@ -278,7 +543,7 @@ class MeshStatus(Model):
         list[Condition],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = []
-    """`Ready` sums up; `Reconciling` and `Stalled` follow kstatus."""
+    """`Ready` sums up; `Reconciling` and `Stalled` follow kstatus; the others are the parts that `Ready` sums up."""
     proxies: int | None = None
     """Pods with a sidecar of this mesh, over all clusters."""
     clusters_ready: str | None = None
