@@ -80,13 +80,13 @@ lock: venv ## resolve the dependencies anew into requirements/ (needs uv)
 	echo pip | uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 - --output-file requirements/pip.txt
 
 clean: ## remove what was built in this checkout
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis operator/meshwright/istio_api/crds.json
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis operator/meshwright/istio_api
 
 prereqs: venv
 	@[ "$$MESHWRIGHT_E2E_BACKEND" = kubeconfig ] || $(TESTBED) prereqs
 
 venv: $(VENV)/.ready
 
-$(VENV)/.ready: requirements/dev.txt pyproject.toml hatch_build.py istio-api/go.sum
+$(VENV)/.ready: requirements/dev.txt pyproject.toml hatch_build.py $(wildcard istio-api/*.py istio-api/*/go.sum)
 	@PYTHON=$(PYTHON) scripts/venv $(VENV)
 	@touch $@

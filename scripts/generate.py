@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from meshwright.api.conditions import READY, REASONS, RECONCILING, STALLED, Reason
+from meshwright.api.conditions import NOT_OBSERVED, PARTS, READY, REASONS, RECONCILING, STALLED, Reason
 from meshwright.api.crd import COLUMNS, definition, root_schema
 from meshwright.api.meshinstall import API_VERSION, DNS_LABEL, DNS_NAME, GROUP, KIND, PLURAL, QUANTITY
 from meshwright.cli import main as command_line
@@ -218,7 +218,10 @@ def pattern(expression: str) -> str:
 def conditions() -> Iterator[str]:
     yield "# Conditions and reasons"
     yield ""
-    yield f"A {KIND} has three conditions: a summary, and the two that kstatus defines, which Argo CD and Flux read."
+    yield (
+        f"A {KIND} has a summary, the two conditions that kstatus defines, which Argo CD and Flux read, and one for"
+        " each part that the summary sums up."
+    )
     yield ""
     yield from table(
         "Condition", "True when",
@@ -226,11 +229,17 @@ def conditions() -> Iterator[str]:
             (f"`{READY}`", "everything that the spec asks for is there and ready"),
             (f"`{RECONCILING}`", "the operator is on its way there, and goes on by itself"),
             (f"`{STALLED}`", "nothing more will happen until somebody acts; the message tells the next step"),
+            *((f"`{part.type}`", f"{part.asks} Then its reason is `{part.well}`.") for part in PARTS),
         ],
     )  # fmt: skip
     yield f"`kubectl wait --for=condition={READY} mesh/NAME --timeout=5m` waits for the first."
     yield ""
-    yield "All three carry the same reason. Reasons are part of the API: automation may match on them."
+    yield "The first three carry the same reason. Reasons are part of the API: automation may match on them."
+    yield ""
+    yield (
+        f"A part is False with one of the reasons below that name it. It is Unknown with the reason `{NOT_OBSERVED}` as"
+        " long as nothing is known of it. Where the table says that Ready stays True, the part alone says so."
+    )
     yield ""
     groups: tuple[tuple[str, Callable[[Reason], bool]], ...] = (
         ("Well", lambda row: row.ready == "True"),
@@ -246,8 +255,14 @@ def conditions() -> Iterator[str]:
 
 def reasons(rows: list[Reason]) -> Iterator[str]:
     yield from table(
-        "Reason", READY, STALLED, "Means", "Next step",
-        rows=[(f"`{row.name}`", row.ready, str(row.stalled), row.means, row.next_step) for row in rows],
+        "Reason", READY, STALLED, "Part", "Means", "Next step",
+        rows=[
+            (
+                f"`{row.name}`", row.ready, str(row.stalled), "" if row.part == READY else row.part,
+                row.means, row.next_step,
+            )
+            for row in rows
+        ],
     )  # fmt: skip
 
 

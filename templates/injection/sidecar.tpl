@@ -12,6 +12,7 @@ What istiod lays over every injected pod: a Go text/template that istiod runs, n
 {{- $cni := dig "cni" "enabled" false (.Values.pilot | default dict) }}
 {{- $mode := annotation .ObjectMeta "sidecar.istio.io/interceptionMode" .ProxyConfig.InterceptionMode }}
 {{- $tproxy := eq $mode "TPROXY" }}
+{{- $captured := ne $mode "NONE" }}
 {{- $asked := index $annotations "sidecar.istio.io/nativeSidecar" }}
 {{- $native := or (eq $asked "true") (and .NativeSidecars (ne $asked "false")) }}
 {{- $hold := or .ProxyConfig.HoldApplicationUntilProxyStarts.GetValue $proxy.holdApplicationUntilProxyStarts }}
@@ -52,8 +53,12 @@ What istiod lays over every injected pod: a Go text/template that istiod runs, n
 {{- $resources = $resources | default $proxy.resources | default dict | toJson }}
 
 {{- /* The application as the proxy sees it; a pod may bring its own istio-proxy container to adjust ours. */}}
+{{- $running := $image }}
 {{- $applications := list }}
 {{- $ports := list }}
+{{- range concat .Spec.Containers .Spec.InitContainers }}
+{{- if and (eq .Name "istio-proxy") (not (has .Image (list "" "auto"))) }}{{ $running = .Image }}{{ end }}
+{{- end }}
 {{- range .Spec.Containers }}
 {{- if ne .Name "istio-proxy" }}
 {{- $applications = append $applications .Name }}
@@ -77,6 +82,7 @@ metadata:
     {{- end }}
   annotations:
     istio.io/rev: {{ .Revision | default "default" | quote }}
+    meshwright.dev/proxy-image: {{ $running | quote }}
     {{- with first $applications }}
     kubectl.kubernetes.io/default-container: {{ index $annotations "kubectl.kubernetes.io/default-container" | default . | quote }}
     kubectl.kubernetes.io/default-logs-container: {{ index $annotations "kubectl.kubernetes.io/default-logs-container" | default . | quote }}
@@ -92,15 +98,20 @@ metadata:
     traffic.sidecar.istio.io/excludeOutboundPorts: {{ $excludeOutbound | quote }}
     {{- end }}
 spec:
-  {{- if or $native (ne $mode "NONE") }}
+  {{- if or $native $captured $cni }}
   initContainers:
   {{- end }}
-  {{- if ne $mode "NONE" }}
-  - name: {{ ternary "istio-validation" "istio-init" $cni }}
+  {{- if or $captured $cni }}
+  {{- /* Without capture, the container only has its name: the CNI plugin leaves pods alone that have an istio-init, and
+         refuses every other one whose mode is NONE. */}}
+  - name: {{ ternary "istio-validation" "istio-init" (and $cni $captured) }}
     image: {{ $image | quote }}
     {{- with .Values.global.imagePullPolicy }}
     imagePullPolicy: {{ . | quote }}
     {{- end }}
+    {{- if not $captured }}
+    args: [version]
+    {{- else }}
     args:
     - istio-iptables
     - -p
@@ -145,6 +156,7 @@ spec:
     {{- if $cni }}
     - --run-validation
     - --skip-rule-apply
+    {{- end }}
     {{- end }}
     {{- with .ProxyConfig.ProxyMetadata }}
     env:
@@ -231,7 +243,7 @@ spec:
     - name: PROXY_CONFIG
       value: {{ protoToJSON .ProxyConfig | quote }}
     - name: ISTIO_META_POD_PORTS
-      value: {{ $ports | toJson | quote }}
+      value: {{ $ports | default list | toJson | quote }}
     - name: ISTIO_META_APP_CONTAINERS
       value: {{ $applications | join "," | quote }}
     {{- /* istiod replaces these two where the webhook's path names a cluster or a network. */}}
@@ -244,7 +256,7 @@ spec:
     - name: ISTIO_META_INTERCEPTION_MODE
       value: {{ $mode | quote }}
     - name: ISTIO_META_WORKLOAD_NAME
-      value: {{ .DeploymentMeta.Name | quote }}
+      value: {{ index $labels "service.istio.io/workload-name" | default .DeploymentMeta.Name | quote }}
     - name: ISTIO_META_OWNER
       value: {{ printf "kubernetes://apis/%s/namespaces/%s/%ss/%s" .TypeMeta.APIVersion
           (.DeploymentMeta.Namespace | default "default") (.TypeMeta.Kind | toLower) .DeploymentMeta.Name | quote }}

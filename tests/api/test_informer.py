@@ -14,14 +14,14 @@ import pytest_asyncio
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from api.world import NOW, Cluster, Json
+from api.world import NOW, Cluster, Json, Mesh
 from meshwright.api.errors import Unreachable
-from meshwright.api.meshinstall import MeshSpec
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import gather_cluster
+from meshwright.cluster.gather import gather
 from meshwright.cluster.informer import Informer
 from meshwright.cluster.kinds import CONFIG_MAP, CRD, DEPLOYMENT, KINDS, MUTATING_WEBHOOK, Kind
 from meshwright.cluster.mirror import Mirror, mirror_of
+from meshwright.mesh.enrolment import Injection
 from meshwright.mesh.names import Names
 from testbed.rest import wait_until
 
@@ -116,16 +116,19 @@ def of_kind(kind: Kind, space: str, name: str, **labels: str) -> Json:
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
 
 
-def pod(space: str, name: str, labels: Json, annotations: Json | None = None) -> Json:
+def pod(space: str, name: str, labels: Json, annotations: Json | None = None, *, host: bool = False) -> Json:
     return {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": space, "labels": labels, "annotations": annotations or {}},
-        "spec": {"containers": [{"name": "main", "image": "main"}], "automountServiceAccountToken": False},
+        "spec": {
+            "containers": [{"name": "main", "image": "main"}], "automountServiceAccountToken": False,
+            "hostNetwork": host,
+        },
     }  # fmt: skip
 
 
 def stand_up_istiod(cluster: Cluster, names: Names) -> None:
-    """What gather looks at: istiod with a pod that finds no node, its injector, and a pod with a sidecar."""
+    """What gather looks at: istiod with a pod that finds no node, its injector, and pods with and without a sidecar."""
     space, revision = names.namespace, {"istio.io/rev": names.revision}
     own = names.selector
     container = {"name": "discovery", "image": "pilot"}
@@ -145,11 +148,16 @@ def stand_up_istiod(cluster: Cluster, names: Names) -> None:
         "apiVersion": MUTATING_WEBHOOK.api_version, "kind": MUTATING_WEBHOOK.kind, "webhooks": [webhook],
         "metadata": {"name": names.mutating_webhook, "labels": {"app": "sidecar-injector", **revision}},
     })  # fmt: skip
-    cluster.create(pod(space, "istiod-0", own))
+    refuses = {"sidecar.istio.io/inject": "false"}
+    cluster.create(pod(space, "istiod-0", {**own, **refuses}))
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
     status = {"status": {"conditions": [unscheduled]}}
     cluster.merge(f"/api/v1/namespaces/{space}/pods/istiod-0/status", status)
-    cluster.create(pod(space, "app", {"security.istio.io/tlsMode": "istio"}, revision))
+    injected = {**revision, "sidecar.istio.io/status": "{}"}
+    cluster.create(pod(space, "app", {"security.istio.io/tlsMode": "istio", **revision}, injected))
+    cluster.create(pod(space, "bare", revision))
+    cluster.create(pod(space, "refuses", {**revision, **refuses}))
+    cluster.create(pod(space, "on-the-host", revision, host=True))
 
 
 class Told:
@@ -334,24 +342,27 @@ async def test_a_thousand_objects_come_in_pages(cluster: Cluster, client: Asked,
 
 async def test_what_gather_reads_comes_from_memory(cluster: Cluster, client: Asked, space: str) -> None:
     """It sees the same through the mirror as without, and asks the API server for little."""
-    spec = MeshSpec(version="1.31.4", namespace=space, revision=space)
     names = Names(space, space)
+    mesh = Mesh(cluster, space, space, space).manifest()
     stand_up_istiod(cluster, names)
     mirror = mirror_of(client, wake=lambda _: None, revision_changed=lambda _: None)
     async with running(mirror):
         assert mirror.troubles() == ()
         client.asked.clear()
-        direct = await gather_cluster(client, spec, name="primary", now=NOW)
+        direct = await gather(client, mesh, now=NOW)
         asked = len(client.asked)
         client.asked.clear()
-        mirrored = await gather_cluster(mirror, spec, name="primary", now=NOW)
+        mirrored = await gather(mirror, mesh, now=NOW)
     assert mirrored == direct
-    assert direct.istiods
-    assert direct.injectors
-    assert [trouble.reason for trouble in direct.troubles] == ["Unschedulable"]
-    assert direct.proxies == 1
+    (found,) = direct.clusters
+    assert found.istiods
+    assert found.injectors
+    assert [trouble.reason for trouble in found.troubles] == ["Unschedulable"]
+    assert found.proxies == 1
+    assert found.injection == Injection(expected=2, missing=1, pods=(f"{space}/bare: no sidecar",))
     print(f"gather: {asked} requests without a mirror, {len(client.asked)} with one: {client.asked}")
-    assert not [what for what in client.asked if "list" in what and "autoscaler" not in what]
+    lists = [what for what in client.asked if what.startswith("list")]
+    assert not {"list pods", "list namespaces", "list deployments"} & set(lists)
 
 
 async def test_changes_are_told_to_those_whom_they_concern(
@@ -379,9 +390,19 @@ async def test_changes_are_told_to_those_whom_they_concern(
         await asyncio.to_thread(stand_up_istiod, cluster, Names(space, space))
         await until(lambda: revisions.count(space) >= 4)
         revisions.clear()
-        await asyncio.to_thread(cluster.delete, f"/api/v1/namespaces/{space}/pods/app")
-        await until(lambda: space in revisions)
-        assert set(revisions) == {space}
+        for name in ("app", "bare"):
+            await asyncio.to_thread(cluster.delete, f"/api/v1/namespaces/{space}/pods/{name}")
+            await until(lambda: space in revisions)
+            assert set(revisions) == {space}
+            revisions.clear()
+
+        assert not shared
+        asks = {"metadata": {"labels": {"istio.io/rev": f"{space}c"}}}
+        await asyncio.to_thread(cluster.merge, f"/api/v1/namespaces/{space}", asks)
+        await until(lambda: bool(shared))
+        shared.clear()
+        await asyncio.to_thread(cluster.create, pod(space, "newcomer", {}))
+        await until(lambda: revisions == [f"{space}c"])
 
         kind = await asyncio.to_thread(peer_authentications)
         await until(lambda: bool(shared) and cluster.get(kind.path(space)) is not None)

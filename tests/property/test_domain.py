@@ -18,7 +18,8 @@ from meshwright.cluster.apply import Outcome
 from meshwright.controller import report
 from meshwright.controller.report import Attempt
 from meshwright.mesh import quantity
-from meshwright.mesh.checks import CHECKS, Finding, first_finding
+from meshwright.mesh.checks import CHECKS, first_finding
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.desired import decide, replicas_for
 from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.meshconfig import DEFAULTS, computed, computed_keys, merge, mesh_config, misspelt_keys

@@ -29,10 +29,13 @@ NODE_FOLDERS = {
     "kubelet": "/var/lib/kubelet",
     "cni": "/var/lib/cni",
     "cni-config": "/etc/cni/net.d",
+    "cni-programs": "/opt/cni/bin",
     "pod-logs": "/var/log/pods",
     "container-logs": "/var/log/containers",
 }
-NODE_SCRATCH = ("/run/containerd", "/run/netns")
+NODE_SCRATCH = ("/run/containerd", "/run/netns", "/run/istio-cni")
+# The machine's plugins. Each node has links to them in a folder of its own, so that it can be given more.
+CNI_PROGRAMS = Path("/usr/lib/cni")
 
 
 @dataclass(frozen=True)
@@ -276,8 +279,8 @@ restrict_oom_score_adj = true
 max_concurrent_downloads = 1
 
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/usr/lib/cni"
-conf_dir = "/etc/cni/net.d"
+bin_dir = "{NODE_FOLDERS["cni-programs"]}"
+conf_dir = "{NODE_FOLDERS["cni-config"]}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "overlayfs"

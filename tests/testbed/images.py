@@ -1,8 +1,8 @@
 """Container images as OCI archives, made without a registry and kept by content in the cache.
 
 The base is a stripped Debian from debootstrap, by way of the machine's own package source. pilot, coredns,
-pause and metrics-server are one static program each; proxyv2 and the test workload stand on the base, which
-the archive of a cluster has once for all of them.
+pause and metrics-server are one static program each; proxyv2, install-cni and the test workload stand on the
+base, which the archive of a cluster has once for all of them.
 """
 
 from __future__ import annotations
@@ -55,12 +55,16 @@ class IstioImages:
     def proxyv2(self) -> str:
         return f"{self.hub}/proxyv2:{self.version}"
 
+    @property
+    def install_cni(self) -> str:
+        return f"{self.hub}/install-cni:{self.version}"
+
 
 DEFAULT_ISTIO = IstioImages()
 
 
 def cluster_archive(istio: IstioImages = DEFAULT_ISTIO) -> Path:
-    """The archive with all that a cluster starts with: pause, coredns, pilot, proxyv2, the test workload."""
+    """The archive with all that a cluster starts with: pause, coredns, Istio's images, the test workload."""
     folder = _folder()
     images = [
         Image(PAUSE_IMAGE, (_program_layer(programs.build(programs.pause()), "pause"),), entrypoint=("/pause",)),
@@ -69,16 +73,15 @@ def cluster_archive(istio: IstioImages = DEFAULT_ISTIO) -> Path:
             (_program_layer(programs.build(programs.coredns()), "coredns"),),
             entrypoint=("/coredns",),
         ),
-        _pilot(istio),
-        _proxyv2(istio),
+        *_istio(istio),
         _app(),
     ]
     return _archive(folder, "cluster", images)
 
 
 def pilot_archive(istio: IstioImages) -> Path:
-    """Istio's control plane and proxy at another version: to load into a running cluster and upgrade to."""
-    return _archive(_folder(), "istio", [_pilot(istio), _proxyv2(istio)])
+    """Istio's images at another version: to load into a running cluster and upgrade to."""
+    return _archive(_folder(), "istio", _istio(istio))
 
 
 def metrics_server_archive() -> Path:
@@ -113,6 +116,10 @@ def product_image(repository: Path, name: str) -> Path:
     return archive
 
 
+def _istio(istio: IstioImages) -> list[Image]:
+    return [_pilot(istio), _proxyv2(istio), _install_cni(istio)]
+
+
 def _pilot(istio: IstioImages) -> Image:
     layer = _program_layer(programs.build(programs.pilot_discovery(istio.version)), "usr/local/bin/pilot-discovery")
     return Image(istio.pilot, (layer,), entrypoint=("/usr/local/bin/pilot-discovery",), user="1337:1337")
@@ -134,6 +141,16 @@ def _proxyv2(istio: IstioImages) -> Image:
     )
     # Istio's proxy image runs as root unless the pod says otherwise: istio-init changes the pod's iptables.
     return Image(istio.proxyv2, layers, entrypoint=("/usr/local/bin/pilot-agent",))
+
+
+def _install_cni(istio: IstioImages) -> Image:
+    """On the base for its iptables: a pod that started before the plugin was there gets its rules from here."""
+    files = [
+        (programs.build(programs.install_cni(istio.version)), "usr/local/bin/install-cni", 0o755),
+        # All that is in this folder is copied to the node.
+        (programs.build(programs.istio_cni(istio.version)), "opt/cni/bin/istio-cni", 0o755),
+    ]
+    return Image(istio.install_cni, (_base(), _layer("install-cni", files)), command=("/usr/local/bin/install-cni",))
 
 
 def _app() -> Image:

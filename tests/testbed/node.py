@@ -139,6 +139,8 @@ def _write_files(
     ways = routes(bed, cluster, node)
     _write(folder / "containerd.toml", config.containerd_config())
     _write(folder / "cni-config" / "10-testbed.conflist", config.cni_config(node))
+    for program in config.CNI_PROGRAMS.iterdir():
+        (folder / "cni-programs" / program.name).symlink_to(program)
     _write(folder / "ruleset.nft", config.node_ruleset(node, ways))
     authority = Authority.load(pki, "ca")
     identity = authority.issue(

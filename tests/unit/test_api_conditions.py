@@ -10,7 +10,7 @@ import pytest
 
 from meshes import REPOSITORY, one, rendered
 from meshwright.api import errors
-from meshwright.api.conditions import READY, REASONS, RECONCILING, STALLED, TYPES, Reason
+from meshwright.api.conditions import PARTS, READY, REASONS, RECONCILING, STALLED, TYPES, Reason
 from meshwright.api.errors import ExternalError, FinalError, MeshwrightError, TransientError
 from meshwright.api.meshinstall import COMPUTED_ENV
 
@@ -83,8 +83,16 @@ def test_what_is_retried_is_not_called_stalled(error: type[MeshwrightError]) -> 
     assert not REASONS[error.reason].stalled
 
 
-def test_the_condition_types_are_those_that_kstatus_knows() -> None:
-    assert TYPES == (READY, RECONCILING, STALLED) == ("Ready", "Reconciling", "Stalled")
+def test_the_first_condition_types_are_those_that_kstatus_knows() -> None:
+    assert TYPES[:3] == (READY, RECONCILING, STALLED) == ("Ready", "Reconciling", "Stalled")
+
+
+def test_every_part_can_be_false() -> None:
+    assert {part.type for part in PARTS} == {row.part for row in REASONS.values()} - {READY}
+
+
+def test_the_reasons_of_parts_that_are_well_are_none_of_the_others() -> None:
+    assert not {part.well for part in PARTS} & set(REASONS)
 
 
 def test_what_the_template_sets_is_what_a_person_may_not_set() -> None:

@@ -15,6 +15,8 @@ from meshwright.api.meshinstall import MeshInstall
 from meshwright.cluster.client import Client
 from meshwright.cluster.gather import NAMED_PROXIES, gather, gather_cluster, root_bundles
 from meshwright.cluster.kinds import KINDS, kind_of
+from meshwright.cluster.pods import SIDECAR
+from meshwright.mesh.enrolment import Injection
 from meshwright.mesh.observed import Injector, Istiod, Neighbour, Observed, Trouble
 
 Json = dict[str, Any]
@@ -35,8 +37,8 @@ class Still(Client):
 
     async def list(self, kind: Any, namespace: str = "", *, labels: str = "", metadata_only: bool = False) -> Any:
         self.listed.append((kind.plural, namespace, labels, metadata_only))
-        if kind.plural == "pods":
-            return self.objects.get("proxies" if metadata_only else "pods", [])
+        if kind.plural == "pods" and metadata_only:
+            return self.objects.get("proxies" if labels == SIDECAR else "others", [])
         return self.objects.get(kind.plural, [])
 
 
@@ -65,16 +67,23 @@ def test_pods_are_read_by_label_and_the_many_by_metadata_alone() -> None:
     assert ("pods", "mesh", "app=istiod,istio.io/rev=canary", False) in client.listed
     assert ("pods", "", "security.istio.io/tlsMode=istio", True) in client.listed
     assert ("horizontalpodautoscalers", "mesh", "", False) in client.listed  # few, and of one namespace
-    whole = ("meshinstalls", "horizontalpodautoscalers")
-    assert all(labels for plural, _, labels, _ in client.listed if plural not in whole)
+    assert ("pods", "", "security.istio.io/tlsMode!=istio", True) in client.listed
+    assert ("namespaces", "", "", True) in client.listed
 
 
 def test_one_cluster_is_read_like_all_and_without_the_neighbours() -> None:
     client = Still(proxies=[proxy("p")])
     mesh = MeshInstall.parse(manifest())
-    cluster = asyncio.run(gather_cluster(client, mesh.spec, name="primary", now=NOW))
+    cluster = asyncio.run(gather_cluster(client, mesh, name="primary", now=NOW))
     assert "meshinstalls" not in [plural for plural, *_ in client.listed]
     assert look(client).clusters == (cluster,)
+
+
+def test_for_one_cluster_alone_pods_without_a_sidecar_are_not_read() -> None:
+    """A deletion looks again and again, and asks the API server itself."""
+    client = Still()
+    asyncio.run(gather_cluster(client, MeshInstall.parse(manifest()), name="primary", now=NOW))
+    assert [labels for plural, _, labels, metadata_only in client.listed if metadata_only] == [SIDECAR]
 
 
 @pytest.mark.parametrize(
@@ -127,13 +136,13 @@ def test_an_istiod() -> None:
     (cluster,) = look(Still(deployments=[whole, bare])).clusters
     assert cluster.istiods == (
         Istiod(
-            "istio-system",
-            "istiod",
-            "canary",
-            "demo",
-            ("helm",),
-            3,
-            2,
+            namespace="istio-system",
+            name="istiod",
+            revision="canary",
+            owner="demo",
+            managers=("helm",),
+            generation=3,
+            observed_generation=2,
             replicas=2,
             existing=3,
             updated=1,
@@ -141,7 +150,7 @@ def test_an_istiod() -> None:
             failure="exceeded quota",
             replicas_annotation="autoscaled",
         ),
-        Istiod("n", "x", "default", None, (), 0, 0, replicas=1),
+        Istiod(namespace="n", name="x", revision="default", owner=None, managers=(), replicas=1),
     )
 
 
@@ -231,7 +240,10 @@ def test_a_pod_that_goes_suffers_from_nothing() -> None:
 
 def proxy(name: str, revision: str | None = "default", *, namespace: str = "apps", **metadata: str) -> Json:
     annotations = {"istio.io/rev": revision} if revision else None
-    return {"metadata": {"namespace": namespace, "name": name, **metadata, "annotations": annotations}}
+    labels = {"security.istio.io/tlsMode": "istio"}
+    return {
+        "metadata": {"namespace": namespace, "name": name, "labels": labels, **metadata, "annotations": annotations}
+    }
 
 
 def test_proxies_are_the_living_pods_of_the_revision() -> None:
@@ -254,6 +266,37 @@ def test_of_many_proxies_the_first_are_named() -> None:
     assert cluster.some_proxies == tuple(f"apps/p{index:02}" for index in range(NAMED_PROXIES))
 
 
+INJECTED = {"istio.io/rev": "canary", "sidecar.istio.io/status": "{}"}
+
+
+def pod(name: str, annotations: Json | None = None, **metadata: Any) -> Json:
+    return {"metadata": {"namespace": "apps", "name": name, "annotations": annotations, **metadata}}
+
+
+def test_injection_is_judged_over_all_pods_that_ask_for_us_or_our_tags() -> None:
+    old = {**INJECTED, "meshwright.dev/proxy-image": "docker.io/istio/proxyv2:1.31.3"}
+    newest = {**INJECTED, "meshwright.dev/proxy-image": "docker.io/istio/proxyv2:1.31.4"}
+    injectors = [("canary", "prod"), ("canary", None), ("other", "dev")]
+    client = Still(
+        namespaces=[{"metadata": {"name": "apps", "labels": {"istio.io/rev": "prod"}}}, {"metadata": {"name": "dev"}}],
+        proxies=[pod("fine", newest), pod("old", old), pod("going", old, deletionTimestamp="x")],
+        others=[
+            pod("bare"), pod("going too", deletionTimestamp="x"), pod("refuses", {"sidecar.istio.io/inject": "false"}),
+            pod("ours", namespace="dev", labels={"istio.io/rev": "canary"}),
+            pod("theirs", namespace="dev", labels={"istio.io/rev": "dev"}),
+        ],
+        mutatingwebhookconfigurations=[
+            {"metadata": {"name": "i", "labels": {"istio.io/rev": revision} | ({"istio.io/tag": tag} if tag else {})}}
+            for revision, tag in injectors
+        ],
+    )  # fmt: skip
+    (cluster,) = look(client, revision="canary").clusters
+    now = "sidecar image docker.io/istio/proxyv2:1.31.3, now docker.io/istio/proxyv2:1.31.4"
+    named = ("apps/bare: no sidecar", f"apps/old: {now}", "dev/ours: no sidecar")
+    assert cluster.injection == Injection(expected=4, missing=2, outdated=1, pods=named)
+    assert cluster.enrolled == 4
+
+
 @pytest.mark.parametrize(
     ("targets", "autoscaled"),
     [
@@ -265,7 +308,7 @@ def test_of_many_proxies_the_first_are_named() -> None:
     ],
 )
 def test_an_autoscaler_is_one_that_targets_our_istiod(targets: list[tuple[str, str]], autoscaled: bool) -> None:  # noqa: FBT001
-    scalers = [{"spec": {"scaleTargetRef": {"kind": kind, "name": name}}} for kind, name in targets]
+    scalers = [{"metadata": {}, "spec": {"scaleTargetRef": {"kind": kind, "name": name}}} for kind, name in targets]
     assert look(Still(horizontalpodautoscalers=scalers)).clusters[0].autoscaled is autoscaled
 
 

@@ -13,8 +13,19 @@ import virtual_time
 from meshwright.api.errors import Unreachable
 from meshwright.cluster.client import Client
 from meshwright.cluster.informer import Informer
-from meshwright.cluster.kinds import CONFIG_MAP, CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, OWNED, POD, Kind
-from meshwright.cluster.mirror import Mirror, lean_proxy, mirror_of
+from meshwright.cluster.kinds import (
+    CONFIG_MAP,
+    CRD,
+    DEPLOYMENT,
+    LIVING_POD,
+    MUTATING_WEBHOOK,
+    NAMESPACE,
+    OWNED,
+    POD,
+    Kind,
+)
+from meshwright.cluster.mirror import Mirror, mirror_of
+from meshwright.cluster.pods import INJECTABLE_POD, NO_SIDECAR, lean_pod
 
 Json = dict[str, Any]
 OURS = "app.kubernetes.io/managed-by=meshwright"
@@ -64,10 +75,10 @@ class Served(Client):
 
 
 def matches(manifest: Json, labels: str) -> bool:
-    """Of the terms `a=b`; the others are true."""
-    terms = dict(term.split("=") for term in labels.split(",") if term.count("=") == 1 and "!" not in term)
+    """Of the terms `a=b` and `a!=b`; the others are true."""
+    terms = [term.split("=") for term in labels.split(",") if term.count("=") == 1]
     own: dict[str, str] = manifest["metadata"].get("labels", {})
-    return terms.items() <= own.items()
+    return all((own.get(key.rstrip("!")) == text) != key.endswith("!") for key, text in terms)
 
 
 def thing(name: str, version: int = 7, *, namespace: str = "n", **labels: str) -> Json:
@@ -112,6 +123,7 @@ COVERED: dict[str, tuple[str, Json, str, Json, bool]] = {
     "another form: unequal": ("a=b", {}, "a=b,c!=d", {"metadata_only": True}, False),
     "another form: exists": ("a=b", {}, "a=b,c", {"metadata_only": True}, False),
     "another form: set": ("a=b", {}, "a=b,c in (d)", {"metadata_only": True}, False),
+    "another form, the same": ("a!=b", {"keeps_labels": False}, "a!=b", {"metadata_only": True}, True),
     "another form: double": ("a=b", {}, "a==b", {"metadata_only": True}, False),
 }
 
@@ -155,7 +167,7 @@ def test_a_get_is_answered_when_the_object_is_known(name: str, *, metadata_only:
 
 def test_a_head_without_labels_is_no_answer_to_a_get() -> None:
     client = Served(pods=[thing("one", a="b")])
-    mirror = Mirror(client, Informer(client, POD, labels="a=b", lean=lean_proxy, keeps_labels=False))
+    mirror = Mirror(client, Informer(client, POD, labels="a=b", lean=lean_pod, keeps_labels=False))
     found = ask(mirror, lambda: mirror.get(POD, "one", "n", metadata_only=True))
     assert found["metadata"]["labels"] == {"a": "b"}
 
@@ -249,12 +261,6 @@ def of_mesh(name: str, mesh: str, version: int = 200) -> Json:
     return ours(name, version, **{"meshwright.dev__mesh": mesh})
 
 
-def proxy(version: int, revision: str | None = "stable", **metadata: str) -> Json:
-    manifest = thing("app", version, **{"security.istio.io__tlsMode": "istio"})
-    manifest["metadata"] |= {"annotations": {"istio.io/rev": revision} if revision else {}, **metadata}
-    return manifest
-
-
 @pytest.mark.parametrize("kind", OWNED, ids=lambda kind: kind.plural)
 def test_a_change_of_each_owned_kind_wakes_its_mesh(kind: Kind) -> None:
     assert Heard(Served()).after("ADDED", kind, of_mesh("one", "east")) == ["mesh east"]
@@ -295,28 +301,97 @@ def test_a_change_of_anybodys_istiod_concerns_its_revision(kind: Kind, labels: J
     assert Heard(Served()).after("ADDED", kind, manifest) == [f"revision {revision}"]
 
 
-PROXIES: dict[str, tuple[list[Json], list[str]]] = {
-    "comes": ([proxy(200)], ["revision stable"]),
-    "comes and changes": ([proxy(200), proxy(201, other="x")], ["revision stable"]),
-    "comes and is about to go": ([proxy(200), proxy(201, deletionTimestamp="now")], ["revision stable"] * 2),
-    "moves": ([proxy(200), proxy(201, "canary")], ["revision stable", "revision stable", "revision canary"]),
-    "of no revision": ([proxy(200, None)], []),
+INJECT, REVISION, STATUS = "sidecar.istio.io/inject", "istio.io/rev", "sidecar.istio.io/status"
+Pod = tuple[Kind, Json]
+
+
+def proxy(version: int, revision: str | None = "stable", **metadata: Any) -> Pod:
+    """With a sidecar, which it does not ask for any more."""
+    manifest = thing("app", version, **{"security.istio.io__tlsMode": "istio"})
+    manifest["metadata"] |= {"annotations": {REVISION: revision} if revision else {}, **metadata}
+    return LIVING_POD, manifest
+
+
+def bare(version: int, annotations: Json | None = None, **labels: Any) -> Pod:
+    """Without one."""
+    manifest = thing("app", version, namespace="asks", **labels)
+    manifest["metadata"]["annotations"] = annotations or {}
+    return INJECTABLE_POD, manifest
+
+
+def space(**labels: Any) -> Json:
+    """The namespace `asks`."""
+    return thing("asks", namespace="", **labels)
+
+
+CANARY: Json = {"istio.io__rev": "canary"}
+STABLE: Json = {"istio.io__rev": "stable"}
+PROD: Json = {"istio.io__rev": "prod"}
+TAG: Json = {**CANARY, "istio.io__tag": "prod"}
+REFUSES: Json = {"sidecar.istio.io__inject": "false"}
+GONE: Json = {"deletionTimestamp": "now"}
+# the namespace's labels, what happens, whom it concerns
+PODS: dict[str, tuple[Json, list[tuple[str, Pod]], list[str]]] = {
+    "a proxy comes": ({}, [("ADDED", proxy(200))], ["stable"]),
+    "and changes": ({}, [("ADDED", proxy(200)), ("MODIFIED", proxy(201, other="x"))], ["stable"]),
+    "is about to go": ({}, [("ADDED", proxy(200)), ("MODIFIED", proxy(201, **GONE))], ["stable"] * 2),
+    "goes": ({}, [("ADDED", proxy(200)), ("DELETED", proxy(201))], ["stable"] * 2),
+    "moves": ({}, [("ADDED", proxy(200)), ("MODIFIED", proxy(201, "canary"))], ["stable", "stable", "canary"]),
+    "of no revision": ({}, [("ADDED", proxy(200, None))], []),
+    "a pod that asks for nothing": ({}, [("ADDED", bare(200)), ("MODIFIED", bare(201)), ("DELETED", bare(202))], []),
+    "its namespace asks": (CANARY, [("ADDED", bare(200))], ["canary"]),
+    "and it changes": (CANARY, [("ADDED", bare(200)), ("MODIFIED", bare(201, {"other": "x"}))], ["canary"]),
+    "and it goes": (CANARY, [("ADDED", bare(200)), ("DELETED", bare(201))], ["canary"] * 2),
+    "and it refuses": (CANARY, [("ADDED", bare(200, **REFUSES))], []),
+    "and it refuses late": (
+        CANARY, [("ADDED", bare(200)), ("MODIFIED", bare(201, {INJECT: "false"}))], ["canary"] * 2,
+    ),
+    "it asks itself": ({}, [("ADDED", bare(200, **STABLE))], ["stable"]),
+    "by a tag": ({}, [("ADDED", bare(200, **PROD))], ["prod", "canary"]),
+    "of other proxies, and asks": (CANARY, [("ADDED", bare(200, {REVISION: "stable", STATUS: "{}"}))], ["canary"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("labels", "happenings", "revisions"), PODS.values(), ids=PODS)
+def test_a_pod_concerns_the_revisions_that_it_has_and_asks_for(
+    labels: Json, happenings: list[tuple[str, Pod]], revisions: list[str]
+) -> None:
+    tag = thing("prod", app="sidecar-injector", **TAG)
+    heard = Heard(Served(namespaces=[space(**labels)], mutatingwebhookconfigurations=[tag]))
+
+    async def job() -> None:
+        heard.calls.clear()
+        for event, (kind, manifest) in happenings:
+            await heard.client.happens(event, kind, manifest)
+
+    ask(heard.mirror, job)
+    assert heard.calls == [f"revision {name}" for name in revisions]
+
+
+ASKING: dict[str, tuple[str, Json, Json, list[str]]] = {
+    "begins to ask": ("MODIFIED", {}, CANARY, ["shared"]),
+    "asks for another": ("MODIFIED", {"istio-injection": "enabled"}, CANARY, ["shared"]),
+    "is changed otherwise": ("MODIFIED", CANARY, {**CANARY, "team": "shop"}, []),
+    "asks and goes": ("DELETED", CANARY, CANARY, ["shared"]),
+    "goes": ("DELETED", {"team": "shop"}, {"team": "shop"}, []),
 }
 
 
-@pytest.mark.parametrize(("states", "calls"), PROXIES.values(), ids=PROXIES)
-def test_a_proxy_that_comes_or_goes_concerns_its_revision(states: list[Json], calls: list[str]) -> None:
-    assert Heard(Served()).after("MODIFIED", LIVING_POD, *states) == calls
+@pytest.mark.parametrize(("event", "before", "after", "calls"), ASKING.values(), ids=ASKING)
+def test_a_namespace_that_asks_for_something_else_concerns_everybody(
+    event: str, before: Json, after: Json, calls: list[str]
+) -> None:
+    heard = Heard(Served(namespaces=[space(**before)]))
+    assert heard.after(event, NAMESPACE, thing("asks", 200, namespace="", **after)) == calls
 
 
-def test_a_proxy_that_is_gone_concerns_its_revision() -> None:
-    assert Heard(Served(pods=[proxy(7)])).after("DELETED", LIVING_POD, proxy(200)) == ["revision stable"]
+def test_ten_thousand_pods_of_nobody_wake_nobody() -> None:
+    crowd = [thing(f"pod{number}") for number in range(10_000)]
+    heard = Heard(Served(pods=crowd))
 
+    async def job() -> int:
+        return len(await heard.mirror.list(INJECTABLE_POD, labels=NO_SIDECAR, metadata_only=True))
 
-def test_proxies_share_what_they_have_in_common() -> None:
-    one, other = lean_proxy(proxy(7))["metadata"], lean_proxy(proxy(8))["metadata"]
-    assert one == {
-        "name": "app", "namespace": "n", "uid": "u", "resourceVersion": "7", "annotations": {"istio.io/rev": "stable"},
-    }  # fmt: skip
-    assert one["annotations"] is other["annotations"]
-    assert one["namespace"] is other["namespace"]
+    assert ask(heard.mirror, job) == 10_000
+    assert heard.calls == []
+    assert heard.client.asked == []

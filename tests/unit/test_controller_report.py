@@ -14,7 +14,7 @@ from meshwright.api.meshinstall import MeshInstall, MeshStatus
 from meshwright.cluster.apply import Outcome
 from meshwright.controller import report
 from meshwright.controller.report import MESSAGE_LIMIT, NOTE_LIMIT, Attempt
-from meshwright.mesh.checks import Finding
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.observed import Cluster
 
 Json = dict[str, Any]

@@ -16,7 +16,7 @@ from meshwright.cluster.kinds import Kind
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import STATUS_MANAGER, Reporter
-from meshwright.mesh.checks import Finding
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.objects import Key, Manifest
 from object_store import ObjectStore
 

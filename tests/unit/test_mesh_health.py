@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshes import injector, istiod
-from meshwright.mesh.checks import Finding
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Key, Rendered, Step, at_once, crds_established, deployments_serve

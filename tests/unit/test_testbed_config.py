@@ -44,7 +44,10 @@ def test_an_api_server_on_loopback_listens_nowhere_else() -> None:
 
 def test_containerd_and_cni_configurations_are_well_formed() -> None:
     containerd = tomllib.loads(config.containerd_config())
-    assert containerd["plugins"]["io.containerd.grpc.v1.cri"]["restrict_oom_score_adj"] is True
+    runtime = containerd["plugins"]["io.containerd.grpc.v1.cri"]
+    assert runtime["restrict_oom_score_adj"] is True
+    # Folders of the node's own: what a test installs there stays away from the machine.
+    assert {runtime["cni"]["bin_dir"], runtime["cni"]["conf_dir"]} <= set(config.NODE_FOLDERS.values())
     bridge = json.loads(config.cni_config(NODE))["plugins"][0]
     assert bridge["ipam"]["ranges"] == [[{"subnet": NODE.pod_cidr}]]
 

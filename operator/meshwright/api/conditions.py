@@ -11,8 +11,44 @@ from dataclasses import dataclass
 READY = "Ready"
 RECONCILING = "Reconciling"
 STALLED = "Stalled"
+
+CONFIGURATION_ACCEPTED = "ConfigurationAccepted"
+CERTIFICATES_VALID = "CertificatesValid"
+CONTROL_PLANE_SIZED = "ControlPlaneSized"
+CONTROL_PLANE_READY = "ControlPlaneReady"
+WEBHOOKS_CONFIGURED = "WebhooksConfigured"
+GATEWAYS_READY = "GatewaysReady"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row: a condition that Ready sums up, and what it says when all is well."""
+
+    type: str
+    asks: str
+    well: str  # the reason with which it is True
+    message: str
+
+
+# In the order in which they come about; the first that is not True is what Ready tells.
+PARTS: tuple[Part, ...] = (
+    Part(CONFIGURATION_ACCEPTED, "Is the MeshInstall free of errors, and does every istiod run what it says?",
+         "InForce", "every istiod runs the declared mesh config"),
+    Part(CERTIFICATES_VALID, "Are root, intermediate and workload certificates valid, and renewed in time?",
+         "Current", "no certificate is close to its end"),
+    Part(CONTROL_PLANE_SIZED, "Has istiod the size that is asked for, and is that large enough?",
+         "Sized", "istiod has the size that is asked for"),
+    Part(CONTROL_PLANE_READY, "Is every replica of istiod up to date and available?",
+         "Available", "every replica of istiod is up to date and available"),
+    Part(WEBHOOKS_CONFIGURED, "Do the injection webhooks trust istiod?",
+         "Trusted", "the injection webhooks trust istiod"),
+    Part(GATEWAYS_READY, "Is every replica of every gateway up to date and available?",
+         "GatewaysAvailable", "every replica of every gateway is up to date and available"),
+)  # fmt: skip
+NOT_OBSERVED = "NotObserved"  # Unknown: nothing is known of a part yet
+
 # The summary and the two that kstatus defines, so that `kubectl wait`, Argo CD and Flux understand a MeshInstall.
-TYPES = (READY, RECONCILING, STALLED)
+TYPES = (READY, RECONCILING, STALLED, *(part.type for part in PARTS))
 
 
 @dataclass(frozen=True)
@@ -24,6 +60,7 @@ class Reason:
     stalled: bool  # nothing more will happen until somebody acts
     means: str
     next_step: str
+    part: str = READY  # the type of the part that is False with it; Ready itself for what concerns no part
 
 
 REASONS: dict[str, Reason] = {
@@ -42,6 +79,7 @@ REASONS: dict[str, Reason] = {
             stalled=False,
             means="The control plane is being brought to the declared state.",
             next_step="Wait; the message names the step.",
+            part=CONTROL_PLANE_READY,
         ),
         Reason(
             "ControlPlaneNotReady",
@@ -49,6 +87,7 @@ REASONS: dict[str, Reason] = {
             stalled=False,
             means="istiod's pods exist but are not ready; the message carries the container's own reason.",
             next_step="`kubectl describe pod` of the pod that the message names.",
+            part=CONTROL_PLANE_READY,
         ),
         Reason(
             "Planned",
@@ -77,6 +116,7 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="A field of the MeshInstall is wrong; the message names it.",
             next_step="Correct the field and apply again.",
+            part=CONFIGURATION_ACCEPTED,
         ),
         Reason(
             "UnsupportedVersion",
@@ -84,6 +124,7 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="This Meshwright cannot install or reach `spec.version`; what runs stays as it is.",
             next_step="Choose a version that the message names.",
+            part=CONFIGURATION_ACCEPTED,
         ),
         Reason(
             "RevisionConflict",
@@ -91,6 +132,7 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="Another MeshInstall has this revision already: two would inject the same pods twice.",
             next_step="Choose another `spec.revision`, or delete one of the two MeshInstalls.",
+            part=CONFIGURATION_ACCEPTED,
         ),
         Reason(
             "ForeignControlPlane",
@@ -98,6 +140,7 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="An istiod (or its injection webhook) that Meshwright did not install is in the way.",
             next_step="Uninstall it with the tool that installed it, or choose another revision and namespace.",
+            part=CONTROL_PLANE_READY,
         ),
         Reason(
             "ForeignObject",
@@ -127,6 +170,7 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="A CA Secret is foreign, incomplete, expired or does not match its root. Nothing was overwritten.",
             next_step="Repair or remove the Secret that the message names; a root is never replaced by itself.",
+            part=CERTIFICATES_VALID,
         ),
         Reason(
             "ObjectRejected",
@@ -134,6 +178,7 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="The API server (or an admission policy) refused an object; its own words are in the message.",
             next_step="Correct the field of the MeshInstall that the object's field comes from, or the policy.",
+            part=CONFIGURATION_ACCEPTED,
         ),
         Reason(
             "TemplateError",
@@ -141,6 +186,80 @@ REASONS: dict[str, Reason] = {
             stalled=True,
             means="A template of Meshwright failed to render. Nothing was applied.",
             next_step="Report it with `kubectl mesh render FILE` of this MeshInstall.",
+            part=CONFIGURATION_ACCEPTED,
+        ),
+        Reason(
+            "DisruptionBudgetConflict",
+            "False",
+            stalled=True,
+            means="A PodDisruptionBudget of somebody else selects istiod's or a gateway's pods. With two of them the"
+            " API server refuses every eviction, so that no node with such a pod can be drained.",
+            next_step="Remove the PodDisruptionBudget that the message names, or narrow its selector; set"
+            " `podDisruptionBudget` in the MeshInstall instead.",
+            part=CONTROL_PLANE_READY,
+        ),
+        Reason(
+            "NoNodeLargeEnough",
+            "False",
+            stalled=True,
+            means="No node of the cluster could hold one replica of istiod of the size that is asked for. What runs"
+            " stays as it is.",
+            next_step="Add larger nodes, or choose a smaller `spec.controlPlane.size` or smaller `resources`.",
+            part=CONTROL_PLANE_SIZED,
+        ),
+        Reason(
+            "SizeTakenBack",
+            "False",
+            stalled=True,
+            means="A replica of the size that is asked for found no room on any node for five minutes; istiod has its"
+            " former size again.",
+            next_step="Make room or add nodes, then change `spec.controlPlane` (to another size and back) to try"
+            " again.",
+            part=CONTROL_PLANE_SIZED,
+        ),
+        Reason(
+            "MultiClusterRequired",
+            "True",
+            stalled=False,
+            means="With `size: Auto`, the cluster has more pods in the mesh than the largest size is for. istiod has"
+            " that size.",
+            next_step="Spread the workloads over several clusters.",
+            part=CONTROL_PLANE_SIZED,
+        ),
+        Reason(
+            "WebhooksNotTrusted",
+            "False",
+            stalled=False,
+            means="istiod has not written its CA into the injection webhooks, so the API server cannot call it and pods"
+            " that are to be injected cannot be made.",
+            next_step="Wait a few seconds; if it stays, look at istiod's log for `webhook`.",
+            part=WEBHOOKS_CONFIGURED,
+        ),
+        Reason(
+            "GatewayNotReady",
+            "False",
+            stalled=False,
+            means="A gateway's pods are not all there and ready; the message carries their own reason.",
+            next_step="`kubectl describe pod` of the pod that the message names.",
+            part=GATEWAYS_READY,
+        ),
+        Reason(
+            "ConfigurationNotInForce",
+            "False",
+            stalled=False,
+            means="A replica of istiod runs another mesh config than the declared one: istiod keeps the last good one"
+            " when it cannot read a new one, and says so only in its log.",
+            next_step="Read the fields that the message names; istiod's log says what it objects to.",
+            part=CONFIGURATION_ACCEPTED,
+        ),
+        Reason(
+            "CertificateExpiring",
+            "True",
+            stalled=False,
+            means="A certificate was not renewed when it should have been, and is close to its end.",
+            next_step="Look at the log of the proxy that the message names for `certificate`, and whether it reaches"
+            " istiod; restart the pod. A root is rotated by hand.",
+            part=CERTIFICATES_VALID,
         ),
         Reason(
             "ClusterUnreachable",

@@ -28,7 +28,9 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "meshwright"
 LABEL_MESH_ID = f"{GROUP}/mesh-id"
 ANNOTATION_ISTIO_API = f"{GROUP}/istio-api"
+ANNOTATION_SIZE = f"{GROUP}/size"  # of a control plane, see mesh.resize
 ANNOTATION_REPLICAS = f"{GROUP}/replicas"  # who decides them, see mesh.replicas
+COMPONENT_GATEWAY = "gateway"  # a value of LABEL_COMPONENT
 # What people put on them, and on a MeshInstall.
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"  # "disabled": the object is left alone
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"  # "true": a mesh goes although sidecars still run
@@ -41,6 +43,7 @@ VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 DURATION = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$"  # as Go writes them
+PATH = r"^/[-A-Za-z0-9._/]+$"
 HOST = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$"
 PORT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
@@ -226,6 +229,10 @@ class DataPlane(Model):
     cni: CNI = CNI.DISABLED
     """`Enabled` installs istio-cni, which redirects the pods' traffic from the node, so that pods need no NET_ADMIN and
     run under Pod Security `baseline` and `restricted`. One mesh of a cluster installs it."""
+    cni_bin_dir: Annotated[str, Field(max_length=255, pattern=PATH)] = "/opt/cni/bin"
+    """Where the nodes' container runtime looks for CNI plugins."""
+    cni_conf_dir: Annotated[str, Field(max_length=255, pattern=PATH)] = "/etc/cni/net.d"
+    """Where the nodes' container runtime looks for the configuration of its network."""
     sidecar: Sidecar = Sidecar()
     """What is injected beside the applications."""
     image_pull_secrets: Annotated[list[Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]],

@@ -12,6 +12,7 @@ import yaml
 
 from meshwright.api.errors import InvalidSpec
 from meshwright.api.meshinstall import KIND, MeshInstall
+from meshwright.cli.output import document, documents
 from meshwright.mesh.desired import decide
 from meshwright.mesh.objects import Manifest
 from meshwright.mesh.observed import Cluster, Observed
@@ -23,18 +24,23 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # nothing that is rendered depen
 def run(file: str, *, output: str, crds: bool) -> int:
     manifests = [manifest for mesh in meshes(file) for manifest in objects(mesh, crds=crds)]
     if output == "json":
-        print(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, indent=2))
+        print(document({"apiVersion": "v1", "kind": "List", "items": manifests}, output), end="")
     else:
-        print(yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=True), end="")
+        print(documents(manifests), end="")
     return 0
 
 
 def meshes(file: str) -> Iterator[MeshInstall]:
     """The MeshInstalls in a file. Raises InvalidSpec."""
+    return map(MeshInstall.parse, read(file))
+
+
+def read(file: str) -> Iterator[Manifest]:
+    """The same as they are written there. Raises InvalidSpec for what is no object at all."""
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
         # By way of JSON, like kubectl: what is no JSON (a date, a number as a key) becomes text, shared parts copies.
-        documents = [json.loads(json.dumps(each, default=str)) for each in yaml.safe_load_all(text) if each is not None]
+        found = [json.loads(json.dumps(each, default=str)) for each in yaml.safe_load_all(text) if each is not None]
     except OSError as error:
         raise InvalidSpec(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -43,12 +49,12 @@ def meshes(file: str) -> Iterator[MeshInstall]:
         raise InvalidSpec(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidSpec(f"{file} has no form as JSON: {error}") from None
-    if not documents:
+    if not found:
         raise InvalidSpec(f"{file} holds no {KIND}")
-    for document in documents:
-        if not isinstance(document, dict):
-            raise InvalidSpec(f"{file} holds {type(document).__name__} where a {KIND} should be")
-        yield MeshInstall.parse(document)
+    for each in found:
+        if not isinstance(each, dict):
+            raise InvalidSpec(f"{file} holds {type(each).__name__} where a {KIND} should be")
+        yield each
 
 
 def objects(mesh: MeshInstall, *, crds: bool) -> Iterator[Manifest]:
@@ -61,13 +67,3 @@ def objects(mesh: MeshInstall, *, crds: bool) -> Iterator[Manifest]:
             if wave.name != "crds" or crds:
                 yield from (rendered.manifest for rendered in wave.objects)
 
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Multi-line text (the injection template, the mesh config) as blocks, so that people can read it."""
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-
-_Dumper.add_representer(str, _text)

@@ -45,8 +45,10 @@ class Outcome:
     objects: list[str] = field(default_factory=list)  # the first changes, as `create Kind namespace/name`
     waiting: Step | None = None
     notes: list[str] = field(default_factory=list)  # CRDs of others that are used as they are, and why
+    verbs: dict[Key, str] = field(default_factory=dict, compare=False)  # of each object: create, change, …
 
     def add(self, verb: str, key: Key) -> None:
+        self.verbs[key] = verb
         if verb == "create":
             self.created += 1
         elif verb == "change":

@@ -22,10 +22,10 @@ from kubernetes.aio.client.rest import RESTClientObject
 
 from meshwright.api.errors import FinalError, NotFound, Unreachable
 from meshwright.cluster.failures import classify
+from meshwright.cluster.forward import Observer, Ports
 from meshwright.cluster.kinds import Kind
 
 Manifest = dict[str, Any]
-Observer = Callable[[str, str, int, float], None]  # method, kind, HTTP status (0: no answer), seconds
 
 REQUEST_TIMEOUT = 30.0
 # A write must be over before another replica may lead: 15 s of lease, less the 10 s in which the leader must renew it.
@@ -54,17 +54,20 @@ class Client:
         self._streams = RESTClientObject(configuration)
         self._streams.maxsize = 0  # without limit: each watch holds its connection
         self._observe = observer
+        self._ports = Ports(configuration, tls=self._streams.ssl_context, authorize=self._authorize, observer=observer)
         self.guard: Callable[[], None] = lambda: None  # called before each write; raises when it must not be sent
 
     @classmethod
-    async def connect(cls, *, observer: Observer = lambda *_: None) -> Self:
-        """In a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
+    async def connect(
+        cls, *, kubeconfig: str | None = None, context: str | None = None, observer: Observer = lambda *_: None
+    ) -> Self:
+        """By a kubeconfig; without one, in a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
         configuration = Configuration()
         try:
-            if in_cluster():
+            if kubeconfig is None and in_cluster():
                 config.load_incluster_config(client_configuration=configuration)
             else:
-                await config.load_kube_config(client_configuration=configuration)
+                await config.load_kube_config(kubeconfig, context, client_configuration=configuration)
         except config.ConfigException as error:
             raise FinalError(f"no way to a cluster: {error}; set KUBECONFIG to a file that kubectl can use") from None
         return cls(configuration, observer=observer)
@@ -72,6 +75,7 @@ class Client:
     async def close(self) -> None:
         await self._api.close()
         await self._streams.close()
+        await self._ports.close()
 
     async def version(self) -> str:
         answer = await self._request("GET", "/version", what="read the API server's version", kind="version")
@@ -147,18 +151,22 @@ class Client:
                     raise classify(status.get("code", ERROR), json.dumps(status).encode(), {}, what=what)
                 yield event["type"], event["object"]
 
-    async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str) -> Manifest:
+    async def create(
+        self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False
+    ) -> Manifest:
         namespace = manifest["metadata"].get("namespace", "")
         return await self._request(
-            "POST", f"{kind.path(namespace)}?{urlencode({'fieldManager': field_manager})}", manifest,
+            "POST", f"{kind.path(namespace)}?{_options(field_manager, dry_run=dry_run)}", manifest,
             what=f"create {_name(kind, namespace, manifest['metadata'].get('name', ''))}", kind=kind.kind,
         )  # fmt: skip
 
-    async def replace(self, kind: Kind, manifest: Manifest, *, field_manager: str) -> Manifest:
+    async def replace(
+        self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False
+    ) -> Manifest:
         """Update with the manifest's own resourceVersion. Raises Conflict when that is not the stored one."""
         name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace", "")
         return await self._request(
-            "PUT", f"{kind.path(namespace, name)}?{urlencode({'fieldManager': field_manager})}", manifest,
+            "PUT", f"{kind.path(namespace, name)}?{_options(field_manager, dry_run=dry_run)}", manifest,
             what=f"update {_name(kind, namespace, name)}", kind=kind.kind,
         )  # fmt: skip
 
@@ -197,6 +205,16 @@ class Client:
             )  # fmt: skip
         except NotFound:
             return
+
+    async def proxied(
+        self, namespace: str, pod: str, port: int, path: str, *, only: Callable[[bytes], bool] | None = None
+    ) -> bytes:
+        """What a pod answers to `GET path` from outside. See `meshwright.cluster.forward`."""
+        return await self._ports.proxied(namespace, pod, port, path, only=only)
+
+    async def forwarded(self, namespace: str, pod: str, port: int, path: str) -> bytes:
+        """What a pod answers to `GET path` from its own loopback. See `meshwright.cluster.forward`."""
+        return await self._ports.forwarded(namespace, pod, port, path)
 
     async def _request(
         self, method: str, path: str, body: Manifest | None = None, *, what: str, kind: str,
@@ -260,6 +278,10 @@ def _reaching(what: str) -> Iterator[None]:
     except (aiohttp.ClientError, OSError, TimeoutError, json.JSONDecodeError) as error:
         text = str(error) or type(error).__name__
         raise Unreachable(f"{what}: the API server does not answer ({text})") from error
+
+
+def _options(field_manager: str, *, dry_run: bool) -> str:
+    return urlencode({"fieldManager": field_manager} | ({"dryRun": "All"} if dry_run else {}))
 
 
 def _selectors(kind: Kind, labels: str) -> dict[str, str]:

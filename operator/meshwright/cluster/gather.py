@@ -5,34 +5,48 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
 from typing import Any, Protocol
 
-from meshwright.api.meshinstall import ANNOTATION_REPLICAS, LABEL_MESH, MeshInstall, MeshSpec
+from meshwright.api.meshinstall import (
+    COMPONENT_GATEWAY,
+    LABEL_COMPONENT,
+    LABEL_MANAGED_BY,
+    LABEL_MESH,
+    MANAGED_BY,
+    MeshInstall,
+    MeshSpec,
+)
+from meshwright.cluster import workloads
 from meshwright.cluster.client import Manifest
 from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import (
     AUTOSCALER,
+    BUDGET,
     CONFIG_MAP,
     DEPLOYMENT,
     LIVING_POD,
     MESH_INSTALL,
     MUTATING_WEBHOOK,
     NAMESPACE,
+    NODE,
     POD,
+    SERVICE,
     Kind,
 )
+from meshwright.cluster.pods import INJECTABLE_POD, NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
 from meshwright.cluster.together import together
+from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
+from meshwright.mesh.gateways import Gateway, gateway_of
 from meshwright.mesh.leftovers import ROOT_CERTIFICATE, ROOT_CERTIFICATE_KEY
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import annotations_of, labels_of, selector_of
-from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
+from meshwright.mesh.objects import labels_of, selector_of
+from meshwright.mesh.observed import Budget, Cluster, GatewayPods, Injector, Neighbour, Node, Observed
+from meshwright.mesh.resize import resize_due
+from meshwright.mesh.selectors import selects
 
-REVISION = "istio.io/rev"
 TAG = "istio.io/tag"
-# Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext.
-SIDECAR = "security.istio.io/tlsMode=istio"
-USUAL_START = 20.0  # seconds after which an istiod that runs should be ready
-WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
 NAMED_PROXIES = 10
 
 
@@ -54,41 +68,117 @@ async def gather(reader: Reader, manifest: Manifest, *, now: dt.datetime) -> Obs
     """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse."""
     mesh = MeshInstall.parse(manifest)
     neighbours, cluster = await together(
-        reader.list(MESH_INSTALL), gather_cluster(reader, mesh.spec, name=mesh.spec.cluster_name, now=now)
+        reader.list(MESH_INSTALL), gather_cluster(reader, mesh, name=mesh.spec.cluster_name, now=now)
     )
+    injection = await gather_injection(reader, mesh.spec, cluster.injectors)
+    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=injection.expected) else ()
     return Observed(
         now=now,
         mesh=mesh,
         created=manifest["metadata"].get("creationTimestamp", ""),
         neighbours=tuple(_neighbour(each) for each in neighbours if each["metadata"]["name"] != mesh.name),
-        clusters=(cluster,),
+        clusters=(replace(cluster, injection=injection, enrolled=injection.expected, nodes=nodes),),
     )
 
 
-async def gather_cluster(reader: Reader, spec: MeshSpec, *, name: str, now: dt.datetime) -> Cluster:
-    names = Names(spec.namespace, spec.revision)
-    version, namespace, istiods, injectors, pods, autoscalers, sidecars = await together(
+async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: dt.datetime) -> Cluster:
+    spec, names = mesh.spec, Names(mesh.spec.namespace, mesh.spec.revision)
+    gateways = [gateway_of(each, spec) for each in spec.gateways]
+    version, namespace, istiods, injectors, pods, autoscalers, budgets, found_gateways, sidecars = await together(
         reader.version(),
         reader.get(NAMESPACE, spec.namespace, metadata_only=True),
         reader.list(DEPLOYMENT, labels="app=istiod"),
         reader.list(MUTATING_WEBHOOK, labels="app=sidecar-injector"),
         reader.list(POD, spec.namespace, labels=selector_of(names.selector)),
         reader.list(AUTOSCALER, spec.namespace),
+        _foreign_budgets(reader, names, gateways),
+        _gateways(reader, mesh.name, gateways, now),
         reader.list(LIVING_POD, labels=SIDECAR, metadata_only=True),
     )
-    proxies = [pod["metadata"] for pod in sidecars if _is_proxy(pod, spec.revision)]
+    proxies = [pod["metadata"] for pod in sidecars if proxy_revision(pod) == spec.revision]
     return Cluster(
         name=name,
         kubernetes=version,
         namespace_terminating=namespace is not None and "deletionTimestamp" in namespace["metadata"],
-        istiods=tuple(_istiod(each) for each in istiods),
+        istiods=tuple(workloads.istiod(each) for each in istiods),
         injectors=tuple(_injector(each) for each in injectors),
-        troubles=tuple(trouble for pod in pods for trouble in _troubles(pod, now)),
-        autoscaled=any(_scales(each, names.istiod) for each in autoscalers),
+        troubles=tuple(trouble for pod in pods for trouble in workloads.troubles(pod, now)),
+        istiod_pods=tuple(sorted(pod["metadata"]["name"] for pod in pods if workloads.is_ready(pod))),
+        autoscaled=any(_scales(each, names.istiod) and not _is_ours(each, mesh.name) for each in autoscalers),
+        budgets=tuple(budgets),
+        gateways=tuple(found_gateways),
         proxies=len(proxies),
         proxy_namespaces=dict(Counter(each["namespace"] for each in proxies)),
+        fleet=tuple((each["namespace"], each["name"]) for each in proxies),
         some_proxies=tuple(sorted(f"{each['namespace']}/{each['name']}" for each in proxies)[:NAMED_PROXIES]),
     )
+
+
+async def gather_injection(reader: Reader, spec: MeshSpec, injectors: Iterable[Injector]) -> Injection:
+    """How it is with all pods that are to have a sidecar of ours: much to read, and of no concern to a deletion."""
+    sidecars, others, namespaces = await together(
+        reader.list(LIVING_POD, labels=SIDECAR, metadata_only=True),
+        reader.list(INJECTABLE_POD, labels=NO_SIDECAR, metadata_only=True),
+        reader.list(NAMESPACE, metadata_only=True),
+    )
+    return report(
+        (pod_of(each) for each in chain(sidecars, others) if stays(each)),
+        {each["metadata"]["name"]: labels_of(each) for each in namespaces},
+        revision=spec.revision,
+        tags=[each.tag for each in injectors if each.tag and each.revision == spec.revision],
+        image=proxy_image(spec),
+    )
+
+
+async def _gateways(reader: Reader, mesh: str, gateways: Iterable[Gateway], now: dt.datetime) -> list[GatewayPods]:
+    """The gateways of a mesh that are there; of one that is not well, its pods are looked at."""
+    selectors = {(each.namespace, each.name): each.selector for each in gateways}
+    if not selectors:
+        return []
+    ours = selector_of({LABEL_MANAGED_BY: MANAGED_BY, LABEL_COMPONENT: COMPONENT_GATEWAY, LABEL_MESH: mesh})
+    deployments, services = await together(reader.list(DEPLOYMENT, labels=ours), reader.list(SERVICE, labels=ours))
+    by_place = {_place(each): each for each in services}
+
+    async def look(deployment: Manifest) -> GatewayPods:
+        place = _place(deployment)
+        found = workloads.gateway(deployment, by_place.get(place), [], now)
+        if found.rolled_out:
+            return found
+        pods = await reader.list(POD, place[0], labels=selector_of(selectors[place]))
+        return workloads.gateway(deployment, by_place.get(place), pods, now)
+
+    return await together(*(look(each) for each in deployments if _place(each) in selectors))
+
+
+async def _foreign_budgets(reader: Reader, names: Names, gateways: Iterable[Gateway]) -> list[Budget]:
+    """PodDisruptionBudgets that are not ours, over pods of ours."""
+    pods = {names.namespace: [names.pod_labels]}
+    for gateway in gateways:
+        pods.setdefault(gateway.namespace, []).append(dict(gateway.pod_labels))
+    found = await together(*(reader.list(BUDGET, namespace) for namespace in pods))
+    return [
+        Budget(namespace, budget["metadata"]["name"], installers(budget))
+        for (namespace, labels), budgets in zip(pods.items(), found, strict=True)
+        for budget in budgets
+        if labels_of(budget).get(LABEL_MANAGED_BY) != MANAGED_BY and _covers(budget, labels)
+    ]
+
+
+def _covers(budget: Manifest, pods: Iterable[dict[str, str]]) -> bool:
+    selector = (budget.get("spec") or {}).get("selector")
+    return selector is not None and any(selects(selector, labels) for labels in pods)
+
+
+async def _nodes(reader: Reader) -> tuple[Node, ...]:
+    return tuple(node for each in await reader.list(NODE) if (node := workloads.node(each)))
+
+
+def _place(manifest: Manifest) -> tuple[str, str]:
+    return manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+
+def _is_ours(manifest: Manifest, mesh: str) -> bool:
+    return labels_of(manifest).get(LABEL_MESH) == mesh
 
 
 async def root_bundles(reader: Reader, namespaces: Iterable[str]) -> dict[str, str]:
@@ -115,27 +205,6 @@ def _neighbour(manifest: Manifest) -> Neighbour:
     )
 
 
-def _istiod(manifest: Manifest) -> Istiod:
-    metadata, status = manifest["metadata"], manifest.get("status") or {}
-    return Istiod(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        revision=labels_of(manifest).get(REVISION) or "default",
-        owner=labels_of(manifest).get(LABEL_MESH),
-        managers=installers(manifest),
-        generation=metadata.get("generation", 0),
-        observed_generation=status.get("observedGeneration", 0),
-        replicas=manifest["spec"].get("replicas", 1),
-        existing=status.get("replicas", 0),
-        updated=status.get("updatedReplicas", 0),
-        available=status.get("availableReplicas", 0),
-        failure=next(
-            (each.get("message", "") for each in status.get("conditions") or () if each["type"] == "ReplicaFailure"), ""
-        ),
-        replicas_annotation=annotations_of(manifest).get(ANNOTATION_REPLICAS),
-    )
-
-
 def _injector(manifest: Manifest) -> Injector:
     webhooks: list[dict[str, Any]] = manifest.get("webhooks") or []
     return Injector(
@@ -146,46 +215,3 @@ def _injector(manifest: Manifest) -> Injector:
         managers=installers(manifest),
         trusted=bool(webhooks) and all(each["clientConfig"].get("caBundle") for each in webhooks),
     )
-
-
-def _troubles(pod: Manifest, now: dt.datetime) -> list[Trouble]:
-    """What a pod of istiod suffers from, in the newest words of kubelet or scheduler."""
-    if "deletionTimestamp" in pod["metadata"]:
-        return []
-    name, status = pod["metadata"]["name"], pod.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return [Trouble(name, "", condition.get("reason", "Unschedulable"), condition.get("message", ""))]
-    containers = status.get("containerStatuses") or ()
-    return [trouble for container in containers if (trouble := _trouble(name, container, now))]
-
-
-def _trouble(pod: str, container: Manifest, now: dt.datetime) -> Trouble | None:
-    state = container.get("state") or {}
-    if waiting := state.get("waiting"):
-        if waiting.get("reason") in WAITING_IS_FINE:
-            return None
-        ended = (container.get("lastState") or {}).get("terminated") or {}
-        message = ", ".join(filter(None, [waiting.get("message", ""), _last_words(ended)]))
-        return Trouble(pod, container["name"], waiting.get("reason", "Waiting"), message)
-    if ended := state.get("terminated"):
-        return Trouble(pod, container["name"], ended.get("reason", "Terminated"), _last_words(ended))
-    running = state.get("running") or {}
-    if not container.get("ready") and "startedAt" in running:
-        seconds = (now - dt.datetime.fromisoformat(running["startedAt"])).total_seconds()
-        if seconds > USUAL_START:
-            return Trouble(pod, container["name"], "NotReady", "it runs, but its readiness probe fails: see its log")
-    return None
-
-
-def _last_words(ended: Manifest) -> str:
-    """How a container ended: its exit code, the reason (OOMKilled, Error), the end of what it said."""
-    if not ended:
-        return ""
-    reason = f" ({ended['reason']})" if ended.get("reason") else ""
-    said = (ended.get("message") or "").strip().splitlines()[-1:]
-    return ", ".join([f"last exit code {ended.get('exitCode', '?')}{reason}", *said])
-
-
-def _is_proxy(pod: Manifest, revision: str) -> bool:
-    return "deletionTimestamp" not in pod["metadata"] and annotations_of(pod).get(REVISION) == revision

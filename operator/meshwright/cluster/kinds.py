@@ -35,6 +35,10 @@ POD = Kind("v1", "Pod", "pods", namespaced=True)
 LIVING_POD = POD._replace(fields="status.phase!=Succeeded,status.phase!=Failed")
 SECRET = Kind("v1", "Secret", "secrets", namespaced=True)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", namespaced=True)
+SERVICE = Kind("v1", "Service", "services", namespaced=True)
+NODE = Kind("v1", "Node", "nodes", namespaced=False)
+BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespaced=True)
+DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets", namespaced=True)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", namespaced=True)
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespaced=True)
 GATEWAY_CLASS = Kind("gateway.networking.k8s.io/v1", "GatewayClass", "gatewayclasses", namespaced=False)
@@ -54,10 +58,12 @@ VALIDATING_WEBHOOK = Kind(
 OWNED = (
     MUTATING_WEBHOOK,
     VALIDATING_WEBHOOK,
+    AUTOSCALER,
     DEPLOYMENT,
+    DAEMON_SET,
     Kind("security.istio.io/v1", "PeerAuthentication", "peerauthentications", namespaced=True),
-    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespaced=True),
-    Kind("v1", "Service", "services", namespaced=True),
+    BUDGET,
+    SERVICE,
     CONFIG_MAP,
     Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
     Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
@@ -68,7 +74,7 @@ OWNED = (
 
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
-    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, POD, SECRET, EVENT, CRD, LEASE, AUTOSCALER, GATEWAY_CLASS)
+    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS)
 }  # fmt: skip
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import REVISION, SIDECAR
+from meshwright.cluster.gather import TAG
 from meshwright.cluster.informer import Changed, Informer, Lean, head
-from meshwright.cluster.kinds import CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, OWNED, POD, Kind
-from meshwright.mesh.objects import annotations_of, labels_of
+from meshwright.cluster.kinds import CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, NAMESPACE, OWNED, POD, Kind
+from meshwright.cluster.pods import (
+    INJECTABLE_POD,
+    NO_SIDECAR,
+    SIDECAR,
+    lean_namespace,
+    lean_pod,
+    pod_of,
+    proxy_revision,
+    stays,
+)
+from meshwright.mesh.enrolment import REVISION, asks_for, traits_of
+from meshwright.mesh.objects import labels_of
 
 OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 VERSION_HOLDS = 300.0  # seconds: an API server is not upgraded more often
@@ -45,15 +55,12 @@ class Mirror:
         self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
     ) -> list[Manifest]:
         """From an informer whose selector is part of `labels`; without `metadata_only`, as lean as that keeps it."""
-        wanted = _terms(labels)
-        if wanted is not None:
-            for informer in self._current(kind):
-                covered = _terms(informer.labels)
-                if covered is None or not covered <= wanted or (informer.metadata_only and not metadata_only):
-                    continue
-                rest = wanted - covered
-                if not rest or informer.keeps_labels:
-                    return [each for each in informer.list(namespace) if rest <= _labels(each).items()]
+        for informer in self._current(kind):
+            rest = _rest(labels, covered=informer.labels)
+            if rest is None or (informer.metadata_only and not metadata_only):
+                continue
+            if not rest or informer.keeps_labels:
+                return [each for each in informer.list(namespace) if rest <= _labels(each).items()]
         return await self._client.list(kind, namespace, labels=labels, metadata_only=metadata_only)
 
     async def version(self) -> str:
@@ -91,9 +98,10 @@ def mirror_of(
 ) -> Mirror:  # fmt: skip
     """The mirror of what Meshwright reads of a cluster.
 
-    Calls `wake` with the name of a mesh when an object of its changes, `revision_changed` with a revision when a proxy
-    of it comes or goes or its istiod changes, and `shared_changed` when a CRD of ours does, which all meshes share.
-    The view is changed first: who reads when called sees at least what was told.
+    Calls `wake` with the name of a mesh when an object of its changes, `revision_changed` with a revision when its
+    istiod changes, or a pod that has a sidecar of it or is to have one, and `shared_changed` when something does that
+    concerns all meshes: a CRD of ours, or what a namespace asks for. The view is changed first: who reads when called
+    sees at least what was told.
     """
     tell = _Tell(wake, revision_changed)
 
@@ -101,20 +109,32 @@ def mirror_of(
         mirror.poke()  # its kind may be served now
         shared_changed()
 
+    def namespace_changed(before: Manifest | None, after: Manifest | None) -> None:
+        if _labels(before) != _labels(after):
+            shared_changed()
+
     def ours(kind: Kind, changed: Changed) -> Informer:
         return Informer(client, kind, labels=OURS, changed=changed)
 
     def more(kind: Kind, labels: str, lean: Lean) -> Informer:
         return Informer(client, kind, labels=labels, metadata_only=False, lean=lean, changed=tell.istiod)
 
+    def crowd(kind: Kind, labels: str) -> Informer:
+        return Informer(client, kind, labels=labels, lean=lean_pod, keeps_labels=False, changed=enrolment.pod)
+
+    injectors = more(MUTATING_WEBHOOK, "app=sidecar-injector", lean_injector)
+    namespaces = Informer(client, NAMESPACE, lean=lean_namespace, keeps_labels=False, changed=namespace_changed)
+    enrolment = _Enrolment(revision_changed, namespaces=namespaces, injectors=injectors)
     mirror = Mirror(
         client,
         *(ours(kind, tell.mesh) for kind in OWNED),
         ours(CRD, crd_changed),
         more(DEPLOYMENT, "app=istiod", lean_deployment),
-        more(MUTATING_WEBHOOK, "app=sidecar-injector", lean_injector),
-        more(POD, "app=istiod", lean_pod),
-        Informer(client, LIVING_POD, labels=SIDECAR, lean=lean_proxy, keeps_labels=False, changed=tell.proxy),
+        more(POD, "app=istiod", lean_istiod_pod),
+        injectors,
+        namespaces,
+        crowd(LIVING_POD, SIDECAR),
+        crowd(INJECTABLE_POD, NO_SIDECAR),
     )
     return mirror
 
@@ -135,10 +155,46 @@ class _Tell:
         for revision in _each(_istiod_revision, before, after):
             self.revision_changed(revision)
 
-    def proxy(self, before: Manifest | None, after: Manifest | None) -> None:
-        if _proxy_revision(before) != _proxy_revision(after):
-            for revision in _each(_proxy_revision, before, after):
+
+class _Place(NamedTuple):
+    """What a pod is to the meshes."""
+
+    traits: tuple[str | None, ...]
+    names: tuple[str, ...]  # the revision that it has, and the revision or tag that it asks for
+
+
+@dataclass(frozen=True)
+class _Enrolment:
+    """Which revisions a change of a pod concerns. Of most pods nothing changes that would concern any.
+
+    A namespace that is not known yet concerns all when it is, and a tag its revision.
+    """
+
+    revision_changed: Callable[[str], None]
+    namespaces: Informer
+    injectors: Informer
+
+    def pod(self, before: Manifest | None, after: Manifest | None) -> None:
+        was, is_now = self._place(before), self._place(after)
+        if was != is_now:
+            names = (name for place in (was, is_now) if place for name in place.names)
+            for revision in dict.fromkeys(revision for name in names for revision in self._behind(name)):
                 self.revision_changed(revision)
+
+    def _place(self, manifest: Manifest | None) -> _Place | None:
+        if manifest is None or not stays(manifest):
+            return None
+        pod = pod_of(manifest)
+        asks = asks_for(_labels(self.namespaces.get(pod.namespace)), pod.labels, pod.annotations, pod.namespace)
+        names = tuple(name for name in (proxy_revision(manifest), asks) if name)
+        return _Place(traits_of(pod), names) if names else None
+
+    def _behind(self, name: str) -> Iterable[str]:
+        """The revision of that name, and those that it is a tag of."""
+        yield name
+        for injector in self.injectors.list():
+            if _labels(injector).get(TAG) == name:
+                yield _labels(injector).get(REVISION, "default")
 
 
 # -- as lean as those who read can do with
@@ -156,26 +212,9 @@ def lean_injector(manifest: Manifest) -> Manifest:
     return {**_authored(manifest), "webhooks": webhooks}
 
 
-def lean_pod(manifest: Manifest) -> Manifest:
+def lean_istiod_pod(manifest: Manifest) -> Manifest:
     """How it does."""
     return {**head(manifest), **_status(manifest)}
-
-
-def lean_proxy(manifest: Manifest) -> Manifest:
-    """Of a pod among ten thousands only its revision, and strings of which there are few, once."""
-    metadata = manifest["metadata"]
-    kept = {
-        name: metadata[name] for name in ("name", "uid", "resourceVersion", "deletionTimestamp") if name in metadata
-    }
-    kept["namespace"] = sys.intern(metadata["namespace"])
-    if revision := annotations_of(manifest).get(REVISION):
-        kept["annotations"] = _annotations(revision)
-    return {"metadata": kept}
-
-
-@lru_cache(maxsize=1024)  # whoever makes pods chooses them
-def _annotations(revision: str) -> dict[str, str]:
-    return {REVISION: revision}
 
 
 def _authored(manifest: Manifest) -> Manifest:
@@ -211,10 +250,12 @@ def _istiod_revision(manifest: Manifest | None) -> str | None:
     return _labels(manifest).get(REVISION, "default") if manifest else None
 
 
-def _proxy_revision(manifest: Manifest | None) -> str | None:
-    if manifest is None or "deletionTimestamp" in manifest["metadata"]:
-        return None
-    return annotations_of(manifest).get(REVISION)
+def _rest(wanted: str, *, covered: str) -> frozenset[tuple[str, str]] | None:
+    """The terms of one selector that another does not have; None when that one may select less."""
+    if wanted == covered:
+        return frozenset()
+    terms, known = _terms(wanted), _terms(covered)
+    return terms - known if terms is not None and known is not None and known <= terms else None
 
 
 def _terms(selector: str) -> frozenset[tuple[str, str]] | None:

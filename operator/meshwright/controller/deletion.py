@@ -21,8 +21,8 @@ from meshwright.cluster.remove import remove
 from meshwright.controller.finalizers import set_finalizers
 from meshwright.controller.report import Attempt
 from meshwright.keys.trust import SecretStore, look_at_trust, remove_trust
-from meshwright.mesh.checks import Finding
 from meshwright.mesh.desired import owner_of, trust_intent
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import annotations_of
 from meshwright.mesh.observed import Cluster, listed, pods
@@ -67,7 +67,7 @@ class Deletion:
         # Informers may say that there are sidecars; that there are none is believed of the API server alone, as is all
         # that follows: what an informer does not know yet would be left for ever.
         for reader in (self._reader, self._client):
-            cluster = await gather_cluster(reader, mesh.spec, name=mesh.spec.cluster_name, now=self._now())
+            cluster = await gather_cluster(reader, mesh, name=mesh.spec.cluster_name, now=self._now())
             attempt.clusters = (cluster,)
             if cluster.proxies and not _is_forced(manifest):
                 attempt.finding = Finding("Deleting", await self._wait(manifest, attempt, cluster))

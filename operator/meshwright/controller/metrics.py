@@ -45,8 +45,22 @@ class Metrics:
             f"{PREFIX}_mesh_objects", "Objects of a mesh: reconciled, or disabled by an annotation.",
             ["mesh", "cluster", "state"], registry=self.registry,
         )  # fmt: skip
+        self.proxies = Gauge(
+            f"{PREFIX}_mesh_proxies", "Proxies that are connected to a mesh's istiod, by their version.",
+            ["mesh", "cluster", "version"], registry=self.registry,
+        )  # fmt: skip
+        self.pods = Gauge(
+            f"{PREFIX}_mesh_pods", "Pods that are to have a sidecar of a mesh (expected), those of them that have none"
+            " (missing), and those that have another one (outdated).",
+            ["mesh", "cluster", "state"], registry=self.registry,
+        )  # fmt: skip
+        self.replicas = Gauge(
+            f"{PREFIX}_mesh_replicas", "Replicas of istiod and of gateways, wanted and ready.",
+            ["mesh", "cluster", "workload", "state"], registry=self.registry,
+        )  # fmt: skip
         self.certificate_expiry = Gauge(
-            f"{PREFIX}_certificate_expiry_timestamp_seconds", "When a CA certificate of a mesh ends.",
+            f"{PREFIX}_certificate_expiry_timestamp_seconds", "When a certificate of a mesh ends: root, intermediate,"
+            " and of the workloads the one that ends first.",
             ["mesh", "cluster", "certificate"], registry=self.registry,
         )  # fmt: skip
         self.first_reconcile = Gauge(
@@ -56,12 +70,18 @@ class Metrics:
         build = Gauge(f"{PREFIX}_build_info", "1, with the operator's version.", ["version"], registry=self.registry)
         build.labels(version).set(1)
 
+    @property
+    def _of_a_mesh(self) -> tuple[Gauge, ...]:
+        return (
+            self.condition, self.mode, self.objects, self.proxies, self.pods, self.replicas, self.certificate_expiry
+        )  # fmt: skip
+
     def observe_request(self, method: str, kind: str, status: int, _seconds: float) -> None:
         self.requests.labels(method, kind, str(status) if status else "none").inc()
 
     def forget(self, mesh: str) -> None:
         """A mesh that is gone has no series."""
-        for metric in (self.condition, self.mode, self.objects, self.certificate_expiry):
+        for metric in self._of_a_mesh:
             metric.remove_by_labels({"mesh": mesh})
 
     def exposition(self) -> bytes:

@@ -31,13 +31,15 @@ from meshwright.cluster.gather import Reader, gather, root_bundles
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL
 from meshwright.controller.deletion import Deletion
 from meshwright.controller.finalizers import set_finalizers
+from meshwright.controller.inquiry import Inquiry
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
 from meshwright.keys.store import KubernetesSecrets
 from meshwright.keys.trust import ensure_trust, look_at_trust
-from meshwright.mesh.checks import Finding
 from meshwright.mesh.desired import ControlPlane, Desired, decide
-from meshwright.mesh.health import control_plane_finding, own_istiod
+from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
+from meshwright.mesh.findings import Finding
+from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Cluster, Observed
 from meshwright.mesh.trust import Trust, other_root
@@ -76,6 +78,7 @@ class Reconciler:
         self._generation_of = generation_of
         self._secrets = KubernetesSecrets(client)
         self._applier = Applier(client, reader)
+        self._inquiry = Inquiry(client)
         self.meshes: dict[str, str] = {}  # by revision
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
         self._deletion = Deletion(
@@ -120,6 +123,7 @@ class Reconciler:
         self.meshes = {revision: mesh for revision, mesh in self.meshes.items() if mesh != name}
         self._conflicts.pop(name, None)
         self._applier.forget(name)
+        self._inquiry.forget(name)
         self._reporter.forget(name)
 
     async def _attempt(self, manifest: Manifest, attempt: Attempt) -> None:
@@ -137,9 +141,13 @@ class Reconciler:
 
     async def _carry_out(self, observed: Observed, desired: Desired, attempt: Attempt, *, plan: bool) -> None:
         proceed = partial(self._proceed, observed.mesh)
-        if not plan:
+        if not plan and not any(plane.resize.nowhere for plane in desired.control_planes):
             await self._hold(observed.mesh)
         for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
+            attempt.planes[cluster.name] = plane
+            if plane.resize.nowhere and plane.resize.finding:
+                attempt.finding = plane.resize.finding
+                return
             # Before anything is written: does it render, are our places free, does nobody trust another root?
             found = await self._applier.survey(render(plane, trust=None), plane.owner)
             _check_replicas(found.live, plane, cluster)
@@ -149,7 +157,10 @@ class Reconciler:
             attempt.outcomes[plane.cluster] = await self._applier.apply(
                 render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed
             )
-        attempt.finding = _planned(attempt) if plan else _progress(observed, desired, attempt)
+            replies = await self._inquiry.look(observed.mesh.name, plane, cluster, now=observed.now)
+            attempt.replies[cluster.name] = replies
+            attempt.findings[cluster.name] = _look(observed, plane, cluster, replies, trust)
+        attempt.finding = _planned(attempt) if plan else _progress(attempt)
 
     def _proceed(self, mesh: MeshInstall) -> None:
         """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""
@@ -215,15 +226,31 @@ def _planned(attempt: Attempt) -> Finding:
 VERBS = ("created", "changed", "deleted")
 
 
-def _progress(observed: Observed, desired: Desired, attempt: Attempt) -> Finding | None:
+def _look(
+    observed: Observed, plane: ControlPlane, cluster: Cluster, replies: Replies, trust: Trust | None
+) -> tuple[Finding, ...]:
+    """All that is not as it should be in a cluster, in the order in which it is told."""
+    spec = observed.mesh.spec
+    found = (
+        configuration_finding(replies, plane.mesh_config, version=plane.version, cluster=cluster.name),
+        *certificate_findings(replies, trust, spec.data_plane, now=observed.now, cluster=cluster.name),
+        plane.resize.finding,
+        *cluster_findings(cluster, plane.names, replicas=plane.replicas.replicas, gateways=plane.gateways),
+    )
+    return tuple(each for each in found if each)
+
+
+def _progress(attempt: Attempt) -> Finding | None:
     """Why the mesh is not ready yet; None when it is."""
-    for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
-        waiting = attempt.outcomes[plane.cluster].waiting
-        finding = control_plane_finding(cluster, plane.names, plane.replicas.replicas)
-        if finding and waiting and finding.reason == "Progressing":
-            return Finding("Progressing", f"{waiting.place}: {finding.message}")
+    for cluster, outcome in attempt.outcomes.items():
+        # What is on its way is told last: it may go by itself.
+        wrong = [each for each in attempt.findings[cluster] if REASONS[each.reason].ready == "False"]
+        finding = next((each for each in wrong if each.reason != "Progressing"), wrong[0] if wrong else None)
+        if finding and outcome.waiting and finding.reason in ("Progressing", "WebhooksNotTrusted"):
+            moving = next((each for each in wrong if each.reason == "Progressing"), finding)
+            return Finding("Progressing", f"{outcome.waiting.place}: {moving.message}")
         if finding:
             return finding
-        if waiting:
-            return Finding("Progressing", str(waiting))
+        if outcome.waiting:
+            return Finding("Progressing", str(outcome.waiting))
     return None

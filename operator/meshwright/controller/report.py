@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshwright.api.conditions import READY, REASONS, RECONCILING, STALLED
+from meshwright.api.conditions import (
+    CONFIGURATION_ACCEPTED,
+    GATEWAYS_READY,
+    NOT_OBSERVED,
+    PARTS,
+    READY,
+    REASONS,
+    RECONCILING,
+    STALLED,
+    Part,
+)
 from meshwright.api.meshinstall import (
     API_VERSION,
     FINALIZER,
@@ -15,18 +25,25 @@ from meshwright.api.meshinstall import (
     ClusterStatus,
     Condition,
     ControlPlaneStatus,
+    GatewayStatus,
+    InjectionStatus,
     MeshInstall,
     MeshStatus,
     Mode,
     PlanStatus,
+    ProxyVersion,
     TrustStatus,
+    WorkloadCertificates,
 )
 from meshwright.cluster.apply import Outcome
-from meshwright.mesh.checks import Finding
-from meshwright.mesh.desired import replicas_for
-from meshwright.mesh.health import control_plane_finding, own_istiod
+from meshwright.mesh.census import Earliest
+from meshwright.mesh.desired import ControlPlane
+from meshwright.mesh.enrolment import Injection
+from meshwright.mesh.evidence import Replies
+from meshwright.mesh.findings import Finding
+from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster, listed
+from meshwright.mesh.observed import Cluster, Istiod, listed
 from meshwright.mesh.trust import Trust
 
 NAMED_PLAN = 20
@@ -43,6 +60,9 @@ class Attempt:
     clusters: tuple[Cluster, ...] = ()
     trusts: dict[str, Trust] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    planes: dict[str, ControlPlane] = field(default_factory=dict)  # what was decided, by cluster
+    findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)  # by cluster, once all of it was looked at
+    replies: dict[str, Replies] = field(default_factory=dict)  # what istiods and proxies say of themselves, by cluster
     finding: Finding | None = None  # why Ready is not True
 
 
@@ -52,13 +72,13 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     finding = attempt.finding or Finding("Installed", "the mesh is as declared")
     if not REASONS[finding.reason].stalled:
         finding = Finding(finding.reason, finding.message + _but_for(attempt))
-    clusters = [_cluster(attempt, cluster) for cluster in attempt.clusters]
+    clusters = [_cluster(attempt, cluster, now) for cluster in attempt.clusters]
     if not clusters:  # nothing could be read: what was known, but ready no more
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]
     status = MeshStatus(
         observed_generation=mesh.generation or None,
         version=mesh.spec.version if attempt.outcomes and mesh.spec.mode is Mode.APPLY else before.version,
-        conditions=_conditions(mesh, finding, now),
+        conditions=_conditions(attempt, finding, now),
         proxies=sum(cluster.proxies for cluster in clusters),
         clusters_ready=f"{sum(cluster.ready for cluster in clusters)}/{max(len(clusters), 1)}",
         clusters=clusters,
@@ -75,8 +95,8 @@ def _but_for(attempt: Attempt) -> str:
     return "; ".join([disabled, *notes[:1]] if notes else [disabled])
 
 
-def _conditions(mesh: MeshInstall, finding: Finding, now: dt.datetime) -> list[Condition]:
-    row = REASONS[finding.reason]
+def _conditions(attempt: Attempt, finding: Finding, now: dt.datetime) -> list[Condition]:
+    mesh, row = attempt.mesh, REASONS[finding.reason]
     moving = row.ready != "True" and not row.stalled and finding.reason not in ("Paused", "Planned")
     message = finding.message[:MESSAGE_LIMIT]
     stuck = f"{message}. {row.next_step}" if row.stalled else "nothing is stuck"
@@ -84,6 +104,7 @@ def _conditions(mesh: MeshInstall, finding: Finding, now: dt.datetime) -> list[C
         (READY, row.ready, finding.reason, message),
         (RECONCILING, str(moving), finding.reason, message if moving else "nothing is under way"),
         (STALLED, str(row.stalled), finding.reason, stuck),
+        *_parts(attempt, finding),
     )
     before = {condition.type: condition for condition in mesh.status.conditions}
     return [
@@ -99,6 +120,41 @@ def _conditions(mesh: MeshInstall, finding: Finding, now: dt.datetime) -> list[C
     ]
 
 
+def _parts(attempt: Attempt, finding: Finding) -> Iterator[tuple[str, str, str, str]]:
+    """Type, status, reason and message of each part. One that was not looked at stays as it was."""
+    found = {REASONS[each.reason].part: each for each in reversed([finding, *_all_findings(attempt)])}
+    before = {condition.type: condition for condition in attempt.mesh.status.conditions}
+    for part in PARTS:
+        if (wrong := found.get(part.type)) and part.type != READY:
+            yield part.type, "False", wrong.reason, wrong.message[:MESSAGE_LIMIT]
+        elif part.type == CONFIGURATION_ACCEPTED and attempt.findings and (why := _unasked(attempt)):
+            yield part.type, "Unknown", NOT_OBSERVED, why
+        elif attempt.findings:
+            yield part.type, "True", part.well, _well(part, attempt)
+        elif known := before.get(part.type):
+            yield part.type, known.status, known.reason, known.message
+        else:
+            yield part.type, "Unknown", NOT_OBSERVED, "not looked at yet"
+
+
+def _unasked(attempt: Attempt) -> str:
+    """Why nobody knows whether the configuration is in force."""
+    replies = attempt.replies.values()
+    if not any(each.answers for each in replies):
+        return "no replica of istiod is ready to be asked what it runs"
+    return next((each.trouble for each in replies if each.trouble), "")
+
+
+def _well(part: Part, attempt: Attempt) -> str:
+    if part.type == GATEWAYS_READY and not attempt.mesh.spec.gateways:
+        return "no gateway is asked for"
+    return part.message
+
+
+def _all_findings(attempt: Attempt) -> list[Finding]:
+    return [each for findings in attempt.findings.values() for each in findings]
+
+
 def _since(before: Condition | None, status: str, now: dt.datetime) -> str:
     return before.last_transition_time if before and before.status == status else timestamp(now)
 
@@ -107,7 +163,7 @@ def timestamp(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
+def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterStatus:
     spec = attempt.mesh.spec
     names = Names(spec.namespace, spec.revision)
     istiod = own_istiod(cluster, names)
@@ -116,15 +172,28 @@ def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
     outcome = attempt.outcomes.get(cluster.name)
     none = ClusterStatus(name=cluster.name)
     before = next((each for each in attempt.mesh.status.clusters if each.name == cluster.name), none)
+    findings = attempt.findings.get(cluster.name)
+    if findings is None:  # nothing was decided: as it runs
+        findings = cluster_findings(cluster, names, replicas=None)
+    made = FINALIZER in attempt.mesh.finalizers  # else its proxies are somebody else's, who has the same revision
+    replies = attempt.replies.get(cluster.name)
     return ClusterStatus(
         name=cluster.name,
-        ready=ours and control_plane_finding(cluster, names, replicas_for(cluster, spec).replicas) is None,
+        ready=ours and not any(REASONS[each.reason].ready == "False" for each in findings),
         kubernetes_version=cluster.kubernetes or None,
-        control_plane=ControlPlaneStatus(
-            replicas=istiod.replicas if istiod else 0, ready_replicas=istiod.available if istiod else 0
-        ),
-        # Of a mesh that has made nothing yet, they are somebody else's, who has the same revision.
-        proxies=cluster.proxies if FINALIZER in attempt.mesh.finalizers else 0,
+        control_plane=_control_plane(attempt.planes.get(cluster.name), istiod, before.control_plane),
+        proxies=cluster.proxies if made else 0,
+        proxy_versions=_versions(replies.versions, spec.revision) if replies else before.proxy_versions,
+        injection=_injection(cluster.injection) if made else InjectionStatus(),
+        gateways=[
+            GatewayStatus(
+                name=each.name, namespace=each.namespace, replicas=each.replicas, ready_replicas=each.available,
+                addresses=list(each.addresses),
+            )
+            for each in cluster.gateways
+            if each.owner == attempt.mesh.name
+        ],
+        workload_certificates=_certificates(replies.earliest, now) if replies else before.workload_certificates,
         objects=_total(outcome) if outcome else before.objects,
         not_reconciled=len(outcome.left) if outcome else before.not_reconciled,
         trust=TrustStatus(
@@ -133,6 +202,39 @@ def _cluster(attempt: Attempt, cluster: Cluster) -> ClusterStatus:
             intermediate_fingerprint=trust.intermediate_fingerprint,
             intermediate_expires=timestamp(trust.intermediate_expires),
         ) if trust else before.trust,
+    )  # fmt: skip
+
+
+def _control_plane(plane: ControlPlane | None, istiod: Istiod | None, before: ControlPlaneStatus) -> ControlPlaneStatus:
+    """Size and resources are those that were rolled out last: what a size that finds no room goes back to."""
+    size, resources = before.size, before.resources
+    if plane and istiod and istiod.rolled_out and istiod.resources == plane.sizing.share.resources:
+        size, resources = plane.sizing.size, istiod.resources
+    return ControlPlaneStatus(
+        replicas=istiod.replicas if istiod else 0,
+        ready_replicas=istiod.available if istiod else 0,
+        size=size,
+        resources=resources,
+        refused=plane.resize.refused if plane else before.refused,
+    )
+
+
+def _injection(injection: Injection) -> InjectionStatus:
+    return InjectionStatus(
+        expected=injection.expected, missing=injection.missing, outdated=injection.outdated, pods=list(injection.pods)
+    )
+
+
+def _versions(versions: Mapping[str, int], revision: str) -> list[ProxyVersion]:
+    return [ProxyVersion(version=each, revision=revision, count=count) for each, count in sorted(versions.items())]
+
+
+def _certificates(earliest: Earliest | None, now: dt.datetime) -> WorkloadCertificates | None:
+    if earliest is None or earliest.expires is None:
+        return None
+    return WorkloadCertificates(
+        earliest=earliest.pod, expires=timestamp(earliest.expires), read=earliest.read, of=earliest.of,
+        hours_left=max(int((earliest.expires - now) / dt.timedelta(hours=1)), 0),
     )  # fmt: skip
 
 

@@ -61,7 +61,24 @@ class Reporter:
             reconciled = cluster["objects"] - cluster["notReconciled"]
             metrics.objects.labels(mesh.name, cluster["name"], "reconciled").set(reconciled)
             metrics.objects.labels(mesh.name, cluster["name"], "disabled").set(cluster["notReconciled"])
+            self._measure_cluster(mesh.name, cluster)
         for name, trust in attempt.trusts.items():
             expiries = {"root": trust.root_expires, "intermediate": trust.intermediate_expires}
             for certificate, moment in expiries.items():
                 metrics.certificate_expiry.labels(mesh.name, name, certificate).set(moment.timestamp())
+
+    def _measure_cluster(self, mesh: str, cluster: Manifest) -> None:
+        metrics, place = self._metrics, (mesh, cluster["name"])
+        metrics.proxies.remove_by_labels({"mesh": mesh, "cluster": cluster["name"]})  # versions that are gone
+        for version in cluster["proxyVersions"]:
+            metrics.proxies.labels(*place, version["version"]).set(version["count"])
+        for state in ("expected", "missing", "outdated"):
+            metrics.pods.labels(*place, state).set(cluster["injection"][state])
+        metrics.replicas.remove_by_labels({"mesh": mesh, "cluster": cluster["name"]})  # gateways that are gone
+        workloads = {"istiod": cluster["controlPlane"]} | {each["name"]: each for each in cluster["gateways"]}
+        for name, workload in workloads.items():
+            metrics.replicas.labels(*place, name, "wanted").set(workload["replicas"])
+            metrics.replicas.labels(*place, name, "ready").set(workload["readyReplicas"])
+        if certificates := cluster.get("workloadCertificates"):
+            moment = dt.datetime.fromisoformat(certificates["expires"])
+            metrics.certificate_expiry.labels(*place, "workload").set(moment.timestamp())

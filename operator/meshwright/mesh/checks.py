@@ -7,32 +7,49 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME
-from meshwright.mesh import meshconfig, sizing, versions
+from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME, Size
+from meshwright.mesh import availability, dataplane, gateways, meshconfig, meshschema, sizing, versions
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.observed import Observed, named
 
+NAMED_FIELDS = 5
 LABEL_LIMIT = 63  # characters of a label's value
-
-
-@dataclass(frozen=True)
-class Finding:
-    reason: str
-    message: str
 
 
 Check = Callable[[Observed], Finding | None]
 
 
 def supported_version(observed: Observed) -> Finding | None:
-    objection = versions.objection(observed.mesh.spec.version, observed.mesh.status.version)
+    spec = observed.mesh.spec
+    objection = versions.objection(
+        spec.version, observed.mesh.status.version, allow_untested=spec.allow_untested_version
+    )
     return Finding("UnsupportedVersion", objection) if objection else None
 
 
 def consistent_resources(observed: Observed) -> Finding | None:
     plane = observed.mesh.spec.control_plane
-    found = sizing.contradictions(plane.size, plane.resources)
+    found = sizing.contradictions("spec.controlPlane.resources", plane.resources, sizing.limits_of(plane.size))
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def consistent_availability(observed: Observed) -> Finding | None:
+    plane = observed.mesh.spec.control_plane
+    replicas = sizing.ROWS[plane.size if plane.size in sizing.ROWS else Size.SMALL].replicas
+    found = availability.contradictions(
+        "spec.controlPlane", plane.autoscaling, plane.pod_disruption_budget, replicas=replicas
+    )
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def consistent_data_plane(observed: Observed) -> Finding | None:
+    found = dataplane.problems(observed.mesh.spec)
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def consistent_gateways(observed: Observed) -> Finding | None:
+    found = gateways.problems(observed.mesh.spec)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
 
 
@@ -82,6 +99,14 @@ def one_spelling(observed: Observed) -> Finding | None:
             for path, ours in found
         ),
     )
+
+
+def known_mesh_config(observed: Observed) -> Finding | None:
+    """What istiod does not know it drops, and what it cannot read it ignores as a whole: both only in its log."""
+    spec = observed.mesh.spec
+    found = meshschema.problems(spec.mesh_config, minor=versions.Version.parse(spec.version)[:2])
+    more = f"; and {len(found) - NAMED_FIELDS} more" if len(found) > NAMED_FIELDS else ""
+    return Finding("InvalidSpec", "; ".join(found[:NAMED_FIELDS]) + more) if found else None
 
 
 def revision_is_free(observed: Observed) -> Finding | None:
@@ -137,10 +162,14 @@ def no_foreign_control_plane(observed: Observed) -> Finding | None:
 CHECKS: tuple[Check, ...] = (
     supported_version,  # before all: another version may give other fields a meaning
     consistent_resources,
+    consistent_availability,
+    consistent_data_plane,
+    consistent_gateways,
     mesh_id_is_a_label,
     settable_env,
     no_computed_keys,
     one_spelling,
+    known_mesh_config,  # after the other spelling of our own keys, of which there is more to say
     revision_is_free,  # before looking at what runs: a twin's istiod is not foreign, but not ours either
     namespace_stays,
     no_foreign_control_plane,

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshwright.api.meshinstall import MTLS, MeshInstall, MeshSpec, Mode
-from meshwright.mesh import checks, meshconfig
-from meshwright.mesh.checks import Finding
+from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode
+from meshwright.mesh import availability, checks, dataplane, meshconfig, resize
+from meshwright.mesh.availability import Bounds
+from meshwright.mesh.findings import Finding
+from meshwright.mesh.gateways import Gateway, gateway_of
 from meshwright.mesh.health import own_istiod
 from meshwright.mesh.injection import injector_values
 from meshwright.mesh.names import CLUSTER_DOMAIN, Names
 from meshwright.mesh.objects import Owner
 from meshwright.mesh.observed import Cluster, Observed
 from meshwright.mesh.replicas import Decision, declared
-from meshwright.mesh.sizing import ROWS, Sizing, size_of
+from meshwright.mesh.sizing import Sizing, proxy_share
 
 ROOT_SECRET_PREFIX = "meshwright-root-"  # noqa: S105
 SIGNING_SECRET = "cacerts"  # noqa: S105  # the name that istiod looks for
@@ -35,6 +37,14 @@ class TrustIntent:
 
 
 @dataclass(frozen=True)
+class CNIPlugin:
+    """istio-cni on every node: where it puts its program and its configuration."""
+
+    bin_dir: str
+    conf_dir: str
+
+
+@dataclass(frozen=True)
 class ControlPlane:
     """istiod and what belongs to it, in one cluster."""
 
@@ -44,14 +54,21 @@ class ControlPlane:
     hub: str
     tag: str
     pull_policy: str
+    pull_secrets: tuple[str, ...]
     sizing: Sizing
+    replicas: Decision
+    bounds: Bounds | None  # None: no autoscaler of ours
+    budget: Mapping[str, Any]
+    priority_class: str
     env: Mapping[str, str]
     mesh_config: Mapping[str, Any]
     injector_values: Mapping[str, Any]
     mtls: MTLS
     trust: TrustIntent
     owner: Owner
-    replicas: Decision
+    cni: CNIPlugin | None
+    gateways: tuple[Gateway, ...]
+    resize: resize.Decision  # what became of the size that is asked for
 
 
 @dataclass(frozen=True)
@@ -100,9 +117,10 @@ def trust_intent(mesh: MeshInstall, cluster: str) -> TrustIntent:
 def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
     spec = observed.mesh.spec
     names = Names(spec.namespace, spec.revision)
-    sizing = size_of(spec.control_plane.size, spec.control_plane.resources)
     image = spec.control_plane.image
     tag = image.tag or spec.version
+    size = resize.decide_size(observed.mesh, cluster, now=observed.now)
+    bounds = bounds_of(spec, size.sizing, cluster)
     return ControlPlane(
         cluster=cluster.name,
         names=names,
@@ -110,13 +128,19 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         hub=image.hub,
         tag=tag,
         pull_policy=image.pull_policy,
-        sizing=sizing,
-        env=dict(sorted(spec.control_plane.env.items())),
+        pull_secrets=tuple(spec.data_plane.image_pull_secrets),
+        sizing=size.sizing,
+        replicas=replicas_for(cluster, spec, size.sizing, bounds),
+        bounds=bounds,
+        budget=availability.budget(spec.control_plane.pod_disruption_budget),
+        priority_class=spec.control_plane.priority_class_name,
+        env=dict(sorted({**spec.control_plane.env, **dataplane.istiod_env(spec)}.items())),
         mesh_config=meshconfig.mesh_config(spec),
         injector_values=injector_values(
             hub=image.hub,
             tag=tag,
             image_pull_policy=image.pull_policy,
+            image_pull_secrets=spec.data_plane.image_pull_secrets,
             cluster_name=cluster.name,
             network="",
             mesh_id=mesh_id(observed.mesh),
@@ -125,20 +149,37 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
             namespace=spec.namespace,
             revision=spec.revision,
             ca_address=names.discovery_address,
+            hold_application=spec.data_plane.sidecar.hold_application_until_proxy_starts,
+            proxy_resources=proxy_share(spec.data_plane.sidecar.resources).manifest,
+            proxy_log_level=spec.data_plane.sidecar.log_level,
+            cni_enabled=spec.data_plane.cni is CNI.ENABLED,
         ),
         mtls=spec.mtls,
         trust=trust_intent(observed.mesh, cluster.name),
         owner=owner_of(observed.mesh),
-        replicas=replicas_for(cluster, spec),
+        cni=CNIPlugin(spec.data_plane.cni_bin_dir, spec.data_plane.cni_conf_dir)
+        if spec.data_plane.cni is CNI.ENABLED
+        else None,
+        gateways=tuple(gateway_of(each, spec) for each in sorted(spec.gateways, key=lambda each: each.name)),
+        resize=size,
     )
 
 
-def replicas_for(cluster: Cluster, spec: MeshSpec) -> Decision:
+def bounds_of(spec: MeshSpec, sizing: Sizing, cluster: Cluster) -> Bounds | None:
+    """What our autoscaler of istiod moves between; one of somebody else has precedence."""
+    if cluster.autoscaled:
+        return None
+    return availability.bounds(
+        spec.control_plane.autoscaling, replicas=sizing.replicas, cpu_limit=sizing.share.limits.cpu
+    )
+
+
+def replicas_for(cluster: Cluster, spec: MeshSpec, sizing: Sizing, bounds: Bounds | None) -> Decision:
     """Who decides how many replicas of istiod there are in a cluster, and how many."""
     istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
     return declared(
-        size=ROWS[spec.control_plane.size].replicas,
+        size=sizing.replicas,
         live=istiod.replicas if istiod else None,
-        autoscaled=cluster.autoscaled,
+        autoscaled=cluster.autoscaled or bounds is not None,
         annotation=istiod.replicas_annotation if istiod else None,
     )

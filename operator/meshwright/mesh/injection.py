@@ -7,18 +7,13 @@ from typing import Any
 
 Resources = Mapping[str, Mapping[str, str]]
 
-# Istio's own defaults, so that a mesh taken over from Istio's installer keeps its proxies as they were.
-PROXY_RESOURCES: Resources = {
-    "requests": {"cpu": "100m", "memory": "128Mi"},
-    "limits": {"cpu": "2000m", "memory": "1Gi"},
-}
-
 
 def injector_values(
     *,
     hub: str,
     tag: str,
     image_pull_policy: str,
+    image_pull_secrets: Sequence[str],
     cluster_name: str,
     network: str,
     mesh_id: str,
@@ -27,21 +22,16 @@ def injector_values(
     namespace: str,
     revision: str,
     ca_address: str,
-    hold_application: bool = False,
-    proxy_resources: Resources | None = None,
-    proxy_log_level: str = "warning",
-    proxy_component_log_level: str = "misc:error",
-    agent_log_level: str = "default:info",
-    image_pull_secrets: Sequence[str] = (),
-    cni_enabled: bool = False,
+    hold_application: bool,
+    proxy_resources: Resources,
+    proxy_log_level: str,
+    cni_enabled: bool,
 ) -> dict[str, Any]:
     """The key `values` of the injector's ConfigMap: JSON types only, in the layout that Istio's charts use.
 
-    Users' own templates rely on that layout; ours reads a part of it (`templates/injection/sidecar.tpl`) and
-    takes the rest from the mesh config. `cluster_name` must be istiod's `CLUSTER_ID`; an empty `network` is
-    the mesh's only one; `proxy_resources` of None means Istio's own, of `{}` neither requests nor limits.
+    Users' own templates rely on that layout; ours (`templates/injection/`) read a part of it and take the rest
+    from the mesh config. `cluster_name` must be istiod's `CLUSTER_ID`; an empty `network` is the mesh's only one.
     """
-    resources = PROXY_RESOURCES if proxy_resources is None else proxy_resources
     return {
         "revision": revision,
         "global": {
@@ -56,15 +46,17 @@ def injector_values(
             "trustDomain": trust_domain,
             "network": network,
             "multiCluster": {"clusterName": cluster_name},
-            "logging": {"level": agent_log_level},
+            "logging": {"level": "default:info"},
             "logAsJson": False,
             "proxy": {
                 "image": "proxyv2",
                 "clusterDomain": cluster_domain,
                 "logLevel": proxy_log_level,
-                "componentLogLevel": proxy_component_log_level,
+                "componentLogLevel": "misc:error",
                 "holdApplicationUntilProxyStarts": hold_application,
-                "resources": {kind: dict(quantities) for kind, quantities in resources.items()},
+                "resources": {kind: dict(quantities) for kind, quantities in proxy_resources.items()},
+                # Without an init container that needs privileges, pods may be as restricted as Pod Security knows.
+                "seccompProfile": {"type": "RuntimeDefault"} if cni_enabled else {},
                 "includeIPRanges": "*",
                 "excludeIPRanges": "",
                 "includeInboundPorts": "*",

@@ -6,18 +6,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshwright.api.meshinstall import MeshSpec
+from meshwright.mesh import dataplane
 from meshwright.mesh.names import Names
 
-# Istio's own defaults for a fresh mesh (what its charts write), below the user's values.
-DEFAULTS: dict[str, Any] = {
-    "defaultProviders": {"metrics": ["prometheus"]},
-    "enablePrometheusMerge": True,
-}
+PROVIDERS = "extensionProviders"
+
+
+def defaults(spec: MeshSpec) -> dict[str, Any]:
+    """Istio's own defaults for a fresh mesh (what its charts write), below the user's values."""
+    metrics = ["prometheus"] if spec.observability.prometheus else []
+    return {"defaultProviders": {"metrics": metrics}, "enablePrometheusMerge": True}
 
 
 def computed(spec: MeshSpec) -> dict[str, Any]:
+    """What follows from other fields of the MeshInstall, but for the providers, of which a user may have more."""
     names = Names(spec.namespace, spec.revision)
-    return {
+    identity = {
         "trustDomain": spec.trust_domain,
         "rootNamespace": spec.namespace,
         "defaultConfig": {
@@ -28,10 +32,14 @@ def computed(spec: MeshSpec) -> dict[str, Any]:
             "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"},
         },
     }
+    return merge(identity, {key: value for key, value in dataplane.mesh_config(spec).items() if key != PROVIDERS})
 
 
 def mesh_config(spec: MeshSpec) -> dict[str, Any]:
-    return merge(merge(DEFAULTS, spec.mesh_config), computed(spec))
+    config = merge(merge(defaults(spec), spec.mesh_config), computed(spec))
+    if ours := dataplane.mesh_config(spec).get(PROVIDERS):
+        config[PROVIDERS] = [*spec.mesh_config.get(PROVIDERS, ()), *ours]
+    return config
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +53,13 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def computed_keys(spec: MeshSpec) -> list[str]:
     """Paths in the user's meshConfig that follow from other fields, so that they cannot be set there."""
-    return [f"spec.meshConfig.{path}" for path in _common(computed(spec), spec.mesh_config)]
+    found = [f"spec.meshConfig.{path}" for path in _common(computed(spec), spec.mesh_config)]
+    ours = {each["name"] for each in dataplane.mesh_config(spec).get(PROVIDERS, ())}
+    theirs = spec.mesh_config.get(PROVIDERS)
+    for number, each in enumerate(theirs if isinstance(theirs, list) else ()):
+        if isinstance(each, dict) and each.get("name") in ours:
+            found.append(f"spec.meshConfig.{PROVIDERS}[{number}] ({each['name']})")
+    return found
 
 
 def _common(ours: dict[str, Any], theirs: Any) -> Iterator[str]:
@@ -62,9 +76,8 @@ def _common(ours: dict[str, Any], theirs: Any) -> Iterator[str]:
 
 def misspelt_keys(spec: MeshSpec) -> list[tuple[str, str]]:
     """Keys of the user's meshConfig that Istio reads as ours in another spelling, with ours: one of the two is lost."""
-    return [
-        (f"spec.meshConfig.{path}", ours) for path, ours in _misspelt(merge(DEFAULTS, computed(spec)), spec.mesh_config)
-    ]
+    all_ours = merge(defaults(spec), computed(spec))
+    return [(f"spec.meshConfig.{path}", ours) for path, ours in _misspelt(all_ours, spec.mesh_config)]
 
 
 def _misspelt(ours: dict[str, Any], theirs: Any) -> Iterator[tuple[str, str]]:

@@ -57,6 +57,17 @@ class Names:
         return f"{self.discovery_host}:15012"
 
     @property
+    def pod_labels(self) -> dict[str, str]:
+        """What istiod's pods carry."""
+        return {
+            "app": "istiod",
+            "istio": "pilot" if self.is_default else "istiod",
+            "istio.io/rev": self.revision,
+            "istio.io/dataplane-mode": "none",
+            "sidecar.istio.io/inject": "false",
+        }
+
+    @property
     def selector(self) -> dict[str, str]:
         """What Service, Deployment and PodDisruptionBudget select istiod's pods by (immutable once installed)."""
         if self.is_default:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 
-from meshwright.api.meshinstall import MeshInstall
+from meshwright.api.meshinstall import MeshInstall, Resources, Size
+from meshwright.mesh.enrolment import Injection
 
 
 def named(managers: tuple[str, ...]) -> str:
@@ -34,15 +36,13 @@ class Neighbour:
     installed: bool = False
 
 
-@dataclass(frozen=True)
-class Istiod:
-    """A Deployment that carries istiod's labels, whoever installed it."""
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A Deployment: how many pods it is to have, and how many it has."""
 
     namespace: str
     name: str
-    revision: str
     owner: str | None  # name of the MeshInstall, None when it is not ours
-    managers: tuple[str, ...]  # field managers, to name who installed it
     generation: int = 0
     observed_generation: int = 0
     replicas: int = 0  # asked for
@@ -50,13 +50,23 @@ class Istiod:
     updated: int = 0  # pods of the newest template
     available: int = 0
     failure: str = ""  # why its pods cannot even be made, in the API server's words
-    replicas_annotation: str | None = None  # our annotation about who decides the replicas, see mesh.replicas
 
     @property
     def rolled_out(self) -> bool:
         """Every pod is of the newest template and available: an old pod must not vouch for a new one that fails."""
         current = self.observed_generation >= self.generation
         return current and self.replicas == self.existing == self.updated == self.available
+
+
+@dataclass(frozen=True, kw_only=True)
+class Istiod(Workload):
+    """A Deployment that carries istiod's labels, whoever installed it."""
+
+    revision: str
+    managers: tuple[str, ...]  # field managers, to name who installed it
+    replicas_annotation: str | None = None  # our annotation about who decides the replicas, see mesh.replicas
+    size: Size | None = None  # what our annotation says of its size, see mesh.resize
+    resources: Resources | None = None  # of each replica
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,33 @@ class Trouble:
     container: str
     reason: str
     message: str
+    since: datetime | None = None  # of a pod that waits for a node
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayPods(Workload):
+    """The Deployment of a gateway of ours, and what its Service got."""
+
+    addresses: tuple[str, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node has for pods, when it has none."""
+
+    name: str
+    cpu: Fraction  # cores
+    memory: Fraction  # bytes
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A PodDisruptionBudget over our pods that is not ours."""
+
+    namespace: str
+    name: str
+    managers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -96,9 +133,16 @@ class Cluster:
     istiods: tuple[Istiod, ...] = ()
     injectors: tuple[Injector, ...] = ()
     troubles: tuple[Trouble, ...] = ()
-    autoscaled: bool = False  # a HorizontalPodAutoscaler decides the replicas of our istiod
+    istiod_pods: tuple[str, ...] = ()  # those of our istiod that are ready
+    autoscaled: bool = False  # a HorizontalPodAutoscaler that is not ours decides the replicas of our istiod
+    budgets: tuple[Budget, ...] = ()
+    gateways: tuple[GatewayPods, ...] = ()
+    nodes: tuple[Node, ...] = ()  # those that take pods; looked at only while a size is decided
+    injection: Injection = Injection()  # of the pods that are to have a sidecar of ours
+    enrolled: int = 0  # how many these are
     proxies: int = 0  # pods with a sidecar of ours
     proxy_namespaces: Mapping[str, int] = field(default_factory=dict)  # the same, by namespace
+    fleet: tuple[tuple[str, str], ...] = ()  # the same, each by namespace and name
     some_proxies: tuple[str, ...] = ()  # the first of them by name, as `namespace/name`
 
 

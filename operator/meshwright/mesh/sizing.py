@@ -1,4 +1,4 @@
-"""How large istiod is: the table, and what a MeshInstall changes of its row."""
+"""How large istiod is: the table, and what a MeshInstall changes of its row. And what a proxy may use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Row:
     """A size: replicas of istiod, and the limits of each. Memory is requested in full, CPU to a quarter."""
 
     size: Size
-    up_to_pods: int  # half-open: this many pods belong to the next row
+    below_pods: int  # half-open: this many pods belong to the next row
     replicas: int
     cpu: int  # cores
     memory: str
@@ -23,11 +23,12 @@ class Row:
 ROWS: dict[Size, Row] = {
     row.size: row
     for row in (
-        Row(Size.SMALL, up_to_pods=500, replicas=2, cpu=2, memory="4Gi"),
-        Row(Size.MEDIUM, up_to_pods=2000, replicas=3, cpu=4, memory="8Gi"),
-        Row(Size.LARGE, up_to_pods=10000, replicas=5, cpu=8, memory="16Gi"),
+        Row(Size.SMALL, below_pods=500, replicas=2, cpu=2, memory="4Gi"),
+        Row(Size.MEDIUM, below_pods=2000, replicas=3, cpu=4, memory="8Gi"),
+        Row(Size.LARGE, below_pods=10000, replicas=5, cpu=8, memory="16Gi"),
     )
 }
+LARGEST = ROWS[Size.LARGE]
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,37 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Sizing:
-    replicas: int
+class Share:
+    """What one replica reserves, and what it may use."""
+
     requests: Demand
     limits: Demand
+
+    @property
+    def manifest(self) -> dict[str, dict[str, str]]:
+        """In the form of a container."""
+        return {"requests": vars(self.requests), "limits": vars(self.limits)}
+
+    @property
+    def resources(self) -> Resources:
+        """In the form of the API."""
+        return Resources(requests=_listed(self.requests), limits=_listed(self.limits))
+
+
+@dataclass(frozen=True)
+class Sizing:
+    size: Size
+    replicas: int
+    share: Share
+
+
+# Istio's own for a proxy, so that a mesh taken over from Istio's installer keeps its proxies as they were.
+PROXY = Share(requests=Demand("100m", "128Mi"), limits=Demand("2000m", "1Gi"))
+
+
+def size_for(pods: int) -> Size:
+    """The size for so many pods in the mesh; also above the table's end the largest there is."""
+    return next((row.size for row in ROWS.values() if pods < row.below_pods), LARGEST.size)
 
 
 def size_of(size: Size, override: Resources) -> Sizing:
@@ -59,25 +87,53 @@ def size_of(size: Size, override: Resources) -> Sizing:
         cpu=str(override.requests.cpu or quantity.cpu(quantity.parse(limits.cpu) * Fraction(1, 4))),
         memory=str(override.requests.memory or limits.memory),
     )
-    return Sizing(row.replicas, requests, limits)
+    return Sizing(size, row.replicas, Share(requests, limits))
 
 
-def contradictions(size: Size, override: Resources) -> list[str]:
-    """Fields in which a request exceeds its limit (the size's where none is set), or that are no quantity at all."""
+def proxy_share(override: Resources) -> Share:
+    """Istio's own share of a proxy with the quantities that are set instead; a lower limit lowers the request."""
+    limits = Demand(*(str(getattr(override.limits, name) or getattr(PROXY.limits, name)) for name in NAMES))
+    requests = Demand(
+        *(
+            str(
+                getattr(override.requests, name)
+                or min(getattr(PROXY.requests, name), getattr(limits, name), key=quantity.parse)
+            )
+            for name in NAMES
+        )
+    )
+    return Share(requests, limits)
+
+
+NAMES = tuple(ResourceList.model_fields)
+
+
+def contradictions(path: str, override: Resources, bounds: Demand) -> list[str]:
+    """Fields in which a request exceeds its limit (that of `bounds` where none is set), or that are no quantity."""
     found = []
-    for name in ResourceList.model_fields:
+    for name in NAMES:
         request, limit = getattr(override.requests, name), getattr(override.limits, name)
-        bound = getattr(ROWS[size], name) if limit is None else limit
+        bound = getattr(bounds, name) if limit is None else limit
         try:
             values = [quantity.parse(value) for value in (request, limit) if value is not None]
         except ValueError as error:
-            found.append(f"spec.controlPlane.resources: {name}: {error}")
+            found.append(f"{path}: {name}: {error}")
             continue
         if any(value == 0 for value in values):
-            found.append(f"spec.controlPlane.resources: {name} is 0: leave it out to take the size's own")
+            found.append(f"{path}: {name} is 0: leave it out to take the usual one")
         elif request is not None and values[0] > quantity.parse(bound):
             found.append(
-                f"spec.controlPlane.resources.requests.{name} ({request}) is more than limits.{name} ({bound}):"
+                f"{path}.requests.{name} ({request}) is more than limits.{name} ({bound}):"
                 " lower the request or raise the limit"
             )
     return found
+
+
+def limits_of(size: Size) -> Demand:
+    """The limits of a size's row; of `Auto`, those of the smallest that it may become."""
+    row = ROWS.get(size, ROWS[Size.SMALL])
+    return Demand(str(row.cpu), row.memory)
+
+
+def _listed(demand: Demand) -> ResourceList:
+    return ResourceList(cpu=demand.cpu, memory=demand.memory)

@@ -26,18 +26,32 @@ class Support:
     """A row: a minor that we render for, and what was proven for it."""
 
     minor: tuple[int, int]
+    tested: bool  # by running it; one that is not needs spec.allowUntestedVersion
     proven: str
 
+    def __str__(self) -> str:
+        return f"{self.minor[0]}.{self.minor[1]}"
 
-SUPPORTED = (Support((1, 31), proven="installed, injected and sent traffic through in the end-to-end tests"),)
+
+SUPPORTED = (
+    Support((1, 31), tested=True, proven="installed, injected and sent traffic through in the end-to-end tests"),
+    Support((1, 30), tested=False, proven="rendered, and checked against its `istio.io/api`; never run"),
+    Support((1, 29), tested=False, proven="rendered, and checked against its `istio.io/api`; never run"),
+)
 
 
-def objection(wanted: str, installed: str | None) -> str | None:
+def objection(wanted: str, installed: str | None, *, allow_untested: bool = False) -> str | None:
     """Why `wanted` cannot be installed (over `installed`), with the next step; None when it can."""
     version = Version.parse(wanted)
-    minors = [f"{row.minor[0]}.{row.minor[1]}" for row in SUPPORTED]
-    if version[:2] not in [row.minor for row in SUPPORTED]:
-        return f"spec.version {wanted} is not supported by this Meshwright: choose a patch of {' or '.join(minors)}"
+    row = next((row for row in SUPPORTED if row.minor == version[:2]), None)
+    if row is None:
+        tested = " or ".join(str(each) for each in SUPPORTED if each.tested)
+        return f"spec.version {wanted} is not supported by this Meshwright: choose a patch of {tested}"
+    if not row.tested and not allow_untested:
+        return (
+            f"spec.version {wanted}: Istio {row} was {row.proven.replace('`', '')}: choose a patch of"
+            f" {' or '.join(str(each) for each in SUPPORTED if each.tested)}, or set spec.allowUntestedVersion: true"
+        )
     if installed is None:
         return None
     running = Version.parse(installed)

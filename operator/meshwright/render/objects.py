@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from functools import cache
 from typing import Any
@@ -15,31 +16,56 @@ from meshwright.api.meshinstall import (
     MANAGED_BY,
     MTLS,
 )
+from meshwright.mesh.availability import spread
 from meshwright.mesh.desired import ControlPlane
+from meshwright.mesh.gateways import Gateway
 from meshwright.mesh.objects import Birth, Manifest, Packed, Rendered, Wave, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
 
-INJECTION_TEMPLATES = ("sidecar",)
+INJECTION_TEMPLATES = ("sidecar", "gateway", "kube-gateway")
 NOT_MADE_YET = "not-made-yet"  # in a plan, or rendered without a cluster
 
 
 def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
     """Everything in one cluster, in the order in which it must be there. Raises TemplateError."""
-    values = {"plane": plane, "names": plane.names, "root": trust.root_fingerprint if trust else NOT_MADE_YET}
+    root = trust.root_fingerprint if trust else NOT_MADE_YET
+    values = {
+        "plane": plane, "names": plane.names, "root": root, "spread": spread,
+        "pull_secrets": [{"name": name} for name in plane.pull_secrets],
+    }  # fmt: skip
+    injected = _digest(root, plane.hub, plane.tag, templates.static("injection/gateway.tpl"))
 
     def component(name: str, *paths: str, **more: Any) -> tuple[Rendered, ...]:
         documents = [each for path in paths for each in templates.render(path, **values, **more)]
         return tuple(_ours(plane, name, document) for document in documents)
 
-    return (
+    def gateways(path: str) -> tuple[Rendered, ...]:
+        return tuple(
+            each
+            for gateway in plane.gateways
+            for each in component("gateway", path, gateway=gateway, injected=injected)
+        )
+
+    def cni(path: str) -> tuple[Rendered, ...]:
+        return component("cni", path) if plane.cni else ()
+
+    waves = (
         # Large, and slow to take in for the API server; istiod waits for kinds that it does not find yet.
         Wave("crds", _crds(), apart=True),
         # Not marked as ours: it may be there before the mesh, and stays after it.
         Wave("namespace", tuple(Rendered(each) for each in templates.render("namespace/namespace.yaml.j2", **values))),
-        Wave("identity", component("istiod", "istiod/identity.yaml.j2")),
+        Wave("identity", (
+            *component("istiod", "istiod/identity.yaml.j2"),
+            *cni("cni/identity.yaml.j2"),
+            *gateways("gateway/identity.yaml.j2"),
+        )),
         # A binding is refused while its role is missing: whoever binds must hold what the role holds.
-        Wave("bindings", component("istiod", "istiod/bindings.yaml.j2")),
+        Wave("bindings", (
+            *component("istiod", "istiod/bindings.yaml.j2"),
+            *cni("cni/bindings.yaml.j2"),
+            *gateways("gateway/bindings.yaml.j2"),
+        )),
         Wave(
             "configuration",
             component(
@@ -51,9 +77,13 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
                 injector_values=json.dumps(plane.injector_values, indent=2, sort_keys=True),
             ),
         ),
+        Wave("cni", cni("cni/agent.yaml.j2")),
         Wave(
             "control plane",
-            tuple(_scaled(plane, each) for each in component("istiod", "istiod/controlplane.yaml.j2")),
+            tuple(
+                _scaled(each, replicas=plane.replicas.replicas, born=_born(plane), note=plane.replicas.annotation)
+                for each in component("istiod", "istiod/controlplane.yaml.j2")
+            ),
         ),
         # Earlier, a webhook that nobody answers would keep everybody's pods from being made.
         Wave(
@@ -67,7 +97,18 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
             after=crds_established,
         ),
+        # After the webhooks: a pod that no webhook sees would keep the image `auto`.
+        Wave(
+            "gateways",
+            tuple(
+                _scaled(each, replicas=None if gateway.bounds else gateway.replicas, born=_fewest(gateway))
+                for gateway in plane.gateways
+                for each in component("gateway", "gateway/gateway.yaml.j2", gateway=gateway, injected=injected)
+            ),
+            after=deployments_serve,
+        ),
     )  # fmt: skip
+    return tuple(wave for wave in waves if wave.objects)
 
 
 MODES = {MTLS.PERMISSIVE: "PERMISSIVE", MTLS.STRICT: "STRICT"}
@@ -99,19 +140,31 @@ def _crds() -> tuple[Rendered, ...]:
     return tuple(Packed(stamped(manifest)) for manifest in items)
 
 
-def _scaled(plane: ControlPlane, rendered: Rendered) -> Rendered:
-    """Of istiod's Deployment: the replicas, or nothing of them while an autoscaler decides."""
+def _born(plane: ControlPlane) -> int:
+    return plane.bounds.minimum if plane.bounds else plane.sizing.replicas
+
+
+def _fewest(gateway: Gateway) -> int:
+    return gateway.bounds.minimum if gateway.bounds else gateway.replicas
+
+
+def _scaled(rendered: Rendered, *, replicas: int | None, born: int, note: str | None = None) -> Rendered:
+    """Of a Deployment: the replicas, or nothing of them while an autoscaler decides; it is then `born` with some."""
     if rendered.key.kind != "Deployment":
         return rendered
     manifest = copy.deepcopy(rendered.manifest)
-    if note := plane.replicas.annotation:
+    if note:
         manifest["metadata"].setdefault("annotations", {})[ANNOTATION_REPLICAS] = note
-    if plane.replicas.replicas is not None:
-        manifest["spec"]["replicas"] = plane.replicas.replicas
+    if replicas is not None:
+        manifest["spec"]["replicas"] = replicas
         return Rendered(manifest)
-    born = copy.deepcopy(manifest)
-    born["spec"]["replicas"] = plane.sizing.replicas
-    return Rendered(manifest, birth=Birth(born, frozenset({"replicas"})), handed_over=("spec", "replicas"))
+    first = copy.deepcopy(manifest)
+    first["spec"]["replicas"] = born
+    return Rendered(manifest, birth=Birth(first, frozenset({"replicas"})), handed_over=("spec", "replicas"))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _judged_later(rendered: Rendered) -> Rendered:

@@ -1,0 +1,92 @@
+"""Asking running istiods and proxies what is true, through the API server."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from meshwright.api.errors import MeshwrightError
+from meshwright.cluster.together import together
+from meshwright.mesh import exposition
+from meshwright.mesh.census import Answer, Earliest, Pod, Rolls
+
+ISTIOD_PORT, PROXY_PORT = 15014, 15020
+# The agent answers for itself, for Envoy and for the application. Envoy's thousands of lines are filtered out there.
+PROXY_PAGE = "/stats/prometheus?filter=^$"
+
+T = TypeVar("T")
+
+
+class Ports(Protocol):
+    """The two ways to a pod's ports; `Client` has them."""
+
+    async def proxied(
+        self, namespace: str, pod: str, port: int, path: str, *, only: Callable[[bytes], bool] | None = None
+    ) -> bytes: ...
+
+    async def forwarded(self, namespace: str, pod: str, port: int, path: str) -> bytes: ...
+
+
+async def ask(ports: Ports, namespace: str, pods: Iterable[str]) -> tuple[Answer, ...]:
+    """What each istiod says, in order; one that does not answer in time has a trouble instead. Never raises."""
+    return tuple(await together(*(_ask(ports, namespace, pod) for pod in pods)))
+
+
+async def _ask(ports: Ports, namespace: str, pod: str) -> Answer:
+    (metrics, silent), (config, closed) = await together(
+        _attempt(ports.proxied(namespace, pod, ISTIOD_PORT, "/metrics")),
+        _attempt(ports.forwarded(namespace, pod, ISTIOD_PORT, "/debug/mesh")),
+    )
+    page = (metrics or b"").decode(errors="replace")
+    mesh_config = _object(config or b"")
+    if not closed and mesh_config is None:
+        closed = f"pod {namespace}/{pod} does not tell its mesh config: what it answers is no JSON object"
+    return Answer(
+        pod=pod,
+        version=exposition.istiod_version(page),
+        mesh_config=mesh_config,
+        proxies_by_version=exposition.proxies_by_version(page),
+        root_expires=exposition.root_expires(page),
+        trouble=silent or closed,
+    )
+
+
+class Census:
+    """The workload certificates of one mesh's fleet, read a few at a time. It remembers what it read, and the turns."""
+
+    def __init__(self) -> None:
+        self._rolls = Rolls()
+
+    async def look(self, ports: Ports, pods: Iterable[tuple[str, str]], *, now: dt.datetime) -> Earliest:
+        """Asks those whose turn it is of `pods`, which are all (namespace, name) with a proxy. Never raises."""
+        rolls = self._rolls.of(Pod(*pod) for pod in pods)
+        turn = rolls.turn()
+        read = await together(*(_attempt(_expiry(ports, pod, now)) for pod in turn))
+        answers = {pod: expires for pod, (expires, _) in zip(turn, read, strict=True)}
+        self._rolls = rolls.asked(answers, now=now)
+        return self._rolls.earliest(trouble=next((trouble for _, trouble in read if trouble), ""))
+
+
+async def _expiry(ports: Ports, pod: Pod, now: dt.datetime) -> dt.datetime | None:
+    wanted = partial(exposition.concerns, exposition.CERTIFICATE)
+    page = await ports.proxied(pod.namespace, pod.name, PROXY_PORT, PROXY_PAGE, only=wanted)
+    return exposition.certificate_expires(page.decode(errors="replace"), now=now)
+
+
+async def _attempt(request: Awaitable[T]) -> tuple[T | None, str]:
+    """What is answered, or in plain words why nothing is."""
+    try:
+        return await request, ""
+    except MeshwrightError as error:
+        return None, str(error)
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,145 @@
+"""What runs, and how it does: Deployments, their pods, the addresses of Services, nodes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from meshwright.api.meshinstall import (
+    ANNOTATION_REPLICAS,
+    ANNOTATION_SIZE,
+    LABEL_MESH,
+    ResourceList,
+    Resources,
+    Size,
+)
+from meshwright.cluster.client import Manifest
+from meshwright.cluster.installers import installers
+from meshwright.mesh import quantity
+from meshwright.mesh.enrolment import REVISION
+from meshwright.mesh.objects import annotations_of, labels_of
+from meshwright.mesh.observed import GatewayPods, Istiod, Node, Trouble
+
+USUAL_START = 20.0  # seconds after which what runs should be ready
+WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
+
+
+def istiod(manifest: Manifest) -> Istiod:
+    size = annotations_of(manifest).get(ANNOTATION_SIZE)
+    return Istiod(
+        **_workload(manifest),
+        revision=labels_of(manifest).get(REVISION) or "default",
+        managers=installers(manifest),
+        replicas_annotation=annotations_of(manifest).get(ANNOTATION_REPLICAS),
+        size=Size(size) if size in tuple(Size) else None,
+        resources=_resources(manifest),
+    )
+
+
+def gateway(manifest: Manifest, service: Manifest | None, pods: list[Manifest], now: dt.datetime) -> GatewayPods:
+    return GatewayPods(
+        **_workload(manifest),
+        addresses=_addresses(service),
+        troubles=tuple(trouble for pod in pods for trouble in troubles(pod, now)),
+    )
+
+
+def _workload(manifest: Manifest) -> dict[str, Any]:
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "owner": labels_of(manifest).get(LABEL_MESH),
+        "generation": metadata.get("generation", 0),
+        "observed_generation": status.get("observedGeneration", 0),
+        "replicas": manifest["spec"].get("replicas", 1),
+        "existing": status.get("replicas", 0),
+        "updated": status.get("updatedReplicas", 0),
+        "available": status.get("availableReplicas", 0),
+        "failure": next(
+            (each.get("message", "") for each in status.get("conditions") or () if each["type"] == "ReplicaFailure"), ""
+        ),
+    }
+
+
+def _resources(manifest: Manifest) -> Resources | None:
+    """Of the first container, which in istiod's Deployment is istiod."""
+    containers = ((manifest["spec"].get("template") or {}).get("spec") or {}).get("containers") or [{}]
+    found = containers[0].get("resources") or {}
+    if not found:
+        return None
+    return Resources(**{
+        kind: ResourceList(**{name: found.get(kind, {}).get(name) for name in ResourceList.model_fields})
+        for kind in Resources.model_fields
+    })  # fmt: skip
+
+
+def _addresses(service: Manifest | None) -> tuple[str, ...]:
+    """What a load balancer gave it: IP addresses, or host names."""
+    ingress = (((service or {}).get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return tuple(address for each in ingress if (address := each.get("ip") or each.get("hostname")))
+
+
+def node(manifest: Manifest) -> Node | None:
+    """What it has for pods; None for one that takes none."""
+    if manifest["spec"].get("unschedulable"):
+        return None
+    allocatable = manifest["status"].get("allocatable") or {}
+    try:
+        return Node(
+            manifest["metadata"]["name"],
+            cpu=quantity.parse(allocatable["cpu"]),
+            memory=quantity.parse(allocatable["memory"]),
+        )
+    except (KeyError, ValueError):  # one that has just joined has said nothing yet
+        return None
+
+
+def is_ready(pod: Manifest) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def troubles(pod: Manifest, now: dt.datetime) -> list[Trouble]:
+    """What a pod suffers from, in the newest words of kubelet or scheduler."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return []
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            reason, message = condition.get("reason", "Unschedulable"), condition.get("message", "")
+            return [Trouble(name, "", reason, message, since=_moment(condition.get("lastTransitionTime")))]
+    containers = status.get("containerStatuses") or ()
+    return [trouble for container in containers if (trouble := _trouble(name, container, now))]
+
+
+def _trouble(pod: str, container: Manifest, now: dt.datetime) -> Trouble | None:
+    state = container.get("state") or {}
+    if waiting := state.get("waiting"):
+        if waiting.get("reason") in WAITING_IS_FINE:
+            return None
+        ended = (container.get("lastState") or {}).get("terminated") or {}
+        message = ", ".join(filter(None, [waiting.get("message", ""), _last_words(ended)]))
+        return Trouble(pod, container["name"], waiting.get("reason", "Waiting"), message)
+    if ended := state.get("terminated"):
+        return Trouble(pod, container["name"], ended.get("reason", "Terminated"), _last_words(ended))
+    running = state.get("running") or {}
+    if not container.get("ready") and "startedAt" in running:
+        seconds = (now - dt.datetime.fromisoformat(running["startedAt"])).total_seconds()
+        if seconds > USUAL_START:
+            return Trouble(pod, container["name"], "NotReady", "it runs, but its readiness probe fails: see its log")
+    return None
+
+
+def _last_words(ended: Manifest) -> str:
+    """How a container ended: its exit code, the reason (OOMKilled, Error), the end of what it said."""
+    if not ended:
+        return ""
+    reason = f" ({ended['reason']})" if ended.get("reason") else ""
+    said = (ended.get("message") or "").strip().splitlines()[-1:]
+    return ", ".join([f"last exit code {ended.get('exitCode', '?')}{reason}", *said])
+
+
+def _moment(text: str | None) -> dt.datetime | None:
+    return dt.datetime.fromisoformat(text) if text else None

@@ -1,0 +1,105 @@
+"""The few series that are read of istiod and of proxies, in the text format of Prometheus.
+
+A proxy's page holds what the application beside it says, too, and that may be anything: a line that is none is passed
+over, and of two samples of the same series the first counts, as the agent's own come first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+CONNECTED = "pilot_xds"
+ROOT_EXPIRY = "citadel_server_root_cert_expiry_timestamp"
+ISTIOD = "pilot_info"
+CERTIFICATE = "istio_agent_cert_expiry_seconds"
+WORKLOAD = "default"  # the workload's own certificate, among the agent's resources
+
+# No two parts can match the same text, so that a hostile line takes no longer than another one.
+LINE = re.compile(
+    r"""[ \t]*(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*
+        (?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\}[ \t]*)?
+        (?P<value>[+-]?(?:Inf|NaN|[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?))
+        (?:[ \t]+-?[0-9.eE+-]+)?           # when it was measured
+        [ \t]*(?:\#.*)?\r?                 # an exemplar
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+LABEL = re.compile(
+    r'[ \t]*(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"(?P<value>(?:[^"\\]|\\.)*)"[ \t]*(?:,|$)', re.DOTALL
+)
+ESCAPED = re.compile(r'\\(["\\n])')
+
+
+@dataclass(frozen=True)
+class Sample:
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def samples(page: str) -> Iterator[Sample]:
+    """Every sample, in order."""
+    for line in page.split("\n"):  # not splitlines: a label may hold what Unicode calls a line break
+        if (found := LINE.fullmatch(line)) and (labels := _labels(found["labels"] or "")) is not None:
+            yield Sample(found["name"], labels, float(found["value"]))
+
+
+def concerns(name: str, line: bytes) -> bool:
+    """Whether a line of a page may be a sample of `name`: a quick look, for pages that are long."""
+    return line.lstrip().startswith(name.encode())
+
+
+def proxies_by_version(page: str) -> dict[str, int]:
+    """The proxies that hang on an istiod, by the version that they say they have."""
+    counted: dict[str, int] = {}
+    for sample in samples(page):
+        if sample.name == CONNECTED and math.isfinite(sample.value) and sample.value >= 1:
+            counted.setdefault(sample.labels.get("version", ""), int(sample.value))
+    return counted
+
+
+def istiod_version(page: str) -> str:
+    """As it was built, such as `1.31.4-eed52ebb66ad-Clean`; empty where the page does not say."""
+    return next((sample.labels.get("version", "") for sample in samples(page) if sample.name == ISTIOD), "")
+
+
+def root_expires(page: str) -> dt.datetime | None:
+    """When the root that an istiod signs with ends; it says so with a signing certificate of its own only."""
+    seconds = next((sample.value for sample in samples(page) if sample.name == ROOT_EXPIRY), math.nan)
+    return _moment(dt.datetime.fromtimestamp(0, dt.UTC), seconds)
+
+
+def certificate_expires(page: str, *, now: dt.datetime) -> dt.datetime | None:
+    """When the certificate of a proxy's workload ends. The agent counts the seconds left, below 0 afterwards."""
+    seconds = next(
+        (
+            sample.value
+            for sample in samples(page)
+            if sample.name == CERTIFICATE and sample.labels.get("resource_name") == WORKLOAD
+        ),
+        math.nan,
+    )
+    return _moment(now, seconds)
+
+
+def _moment(start: dt.datetime, seconds: float) -> dt.datetime | None:
+    try:
+        return start + dt.timedelta(seconds=round(seconds))
+    except (ValueError, OverflowError):  # no number, or no date
+        return None
+
+
+def _labels(text: str) -> dict[str, str] | None:
+    """`a="b",c="d"`, or None for anything else."""
+    labels: dict[str, str] = {}
+    text, place = text.rstrip(), 0
+    while place < len(text):
+        if not (found := LABEL.match(text, place)):
+            return None
+        labels[found["name"]] = ESCAPED.sub(lambda mark: "\n" if mark[1] == "n" else mark[1], found["value"])
+        place = found.end()
+    return labels

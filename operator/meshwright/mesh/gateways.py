@@ -1,0 +1,135 @@
+"""Ingress and egress gateways: Envoys of their own, in Deployments of ours, that istiod injects and configures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshwright.api.meshinstall import Gateway as GatewaySpec
+from meshwright.api.meshinstall import GatewayPort, GatewayType, MeshSpec, ServiceType
+from meshwright.mesh import availability
+from meshwright.mesh.availability import Bounds
+from meshwright.mesh.names import DEFAULT_REVISION, Names
+from meshwright.mesh.sizing import PROXY, Share, contradictions, proxy_share
+
+USUAL_PORTS = (
+    GatewayPort(name="status-port", port=15021),
+    GatewayPort(name="http2", port=80),
+    GatewayPort(name="https", port=443),
+)
+USUAL_SERVICE = {GatewayType.INGRESS: ServiceType.LOAD_BALANCER, GatewayType.EGRESS: ServiceType.CLUSTER_IP}
+# What the Deployment's and the Service's selectors are made of cannot be somebody else's choice.
+OUR_LABELS = ("app", "istio", "istio.io/rev", "sidecar.istio.io/inject")
+# The proxy's own; 15021 is its health port, which a Service may well show.
+PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15053, 15090)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway as it should be in one cluster."""
+
+    name: str
+    namespace: str
+    replicas: int
+    share: Share
+    bounds: Bounds | None
+    budget: Mapping[str, Any]
+    selector: Mapping[str, str]
+    pod_labels: Mapping[str, str]
+    service_type: ServiceType
+    annotations: Mapping[str, str]
+    ports: tuple[Mapping[str, Any], ...]
+    service_fields: Mapping[str, Any]  # of the Service's spec, those that were asked for
+
+
+def gateway_of(gateway: GatewaySpec, spec: MeshSpec) -> Gateway:
+    share = proxy_share(gateway.resources)
+    selector = {"app": gateway.name, "istio": gateway.name.removeprefix("istio-") or gateway.name}
+    revision = {} if spec.revision == DEFAULT_REVISION else {"istio.io/rev": spec.revision}
+    service = gateway.service
+    asked = {
+        "externalTrafficPolicy": service.external_traffic_policy,
+        "loadBalancerClass": service.load_balancer_class,
+        "loadBalancerSourceRanges": service.load_balancer_source_ranges,
+    }
+    return Gateway(
+        name=gateway.name,
+        namespace=gateway.namespace or spec.namespace,
+        replicas=gateway.replicas,
+        share=share,
+        bounds=availability.bounds(gateway.autoscaling, replicas=gateway.replicas, cpu_limit=share.limits.cpu),
+        budget=availability.budget(gateway.pod_disruption_budget),
+        selector=selector,
+        # By this label the webhook finds the pod, also where its namespace asks for nothing.
+        pod_labels={**gateway.labels, **selector, **revision, "sidecar.istio.io/inject": "true"},
+        service_type=service.type or USUAL_SERVICE[gateway.type],
+        annotations=service.annotations,
+        ports=tuple(_port(each) for each in service.ports or USUAL_PORTS),
+        service_fields={name: value for name, value in asked.items() if value},
+    )
+
+
+def problems(spec: MeshSpec) -> list[str]:
+    """What is wrong with the gateways of a MeshInstall, with the fields' paths; the CRD says some of it, too."""
+    found, istiod = [], Names(spec.namespace, spec.revision).istiod
+    for number, gateway in enumerate(spec.gateways):
+        path = f"spec.gateways[{number}] ({gateway.name})"
+        if gateway.name in (each.name for each in spec.gateways[:number]):
+            found.append(f"{path}.name: another gateway has this name: choose another one")
+        if (gateway.namespace or spec.namespace, gateway.name) == (spec.namespace, istiod):
+            found.append(f"{path}.name is istiod's own: choose another one")
+        found += contradictions(f"{path}.resources", gateway.resources, PROXY.limits)
+        found += availability.contradictions(
+            path, gateway.autoscaling, gateway.pod_disruption_budget, replicas=gateway.replicas
+        )
+        found += [
+            f"{path}.labels.{name} follows from other fields: remove it"
+            for name in OUR_LABELS
+            if name in gateway.labels
+        ]
+        found += _port_problems(f"{path}.service", gateway)
+    return found
+
+
+def _port_problems(path: str, gateway: GatewaySpec) -> list[str]:
+    service, found = gateway.service, []
+    if service.ports is not None and not service.ports:
+        return [f"{path}.ports is empty: name at least one port, or leave it out for 15021, 80 and 443"]
+    ports = service.ports or list(USUAL_PORTS)
+    for key in ("name", "port"):
+        seen: set[Any] = set()
+        for each in ports:
+            value = getattr(each, key) if key == "name" else (each.port, each.protocol)
+            if value in seen:
+                found.append(f"{path}.ports: two ports have the same {key}, {getattr(each, key)}: change one")
+            seen.add(value)
+    found += [
+        f"{path}.ports ({each.name}): {each.target_port or each.port} is the proxy's own port: set another targetPort"
+        for each in ports
+        if (each.target_port or each.port) in PROXY_PORTS
+    ]
+    kind = service.type or USUAL_SERVICE[gateway.type]
+    if kind is ServiceType.CLUSTER_IP:
+        found += [
+            f"{path}.ports ({each.name}).nodePort needs type NodePort or LoadBalancer"
+            for each in ports
+            if each.node_port
+        ]
+        if service.external_traffic_policy:
+            found.append(f"{path}.externalTrafficPolicy needs type NodePort or LoadBalancer")
+    if kind is not ServiceType.LOAD_BALANCER:
+        for name, value in (
+            ("loadBalancerClass", service.load_balancer_class),
+            ("loadBalancerSourceRanges", service.load_balancer_source_ranges),
+        ):
+            if value:
+                found.append(f"{path}.{name} needs type LoadBalancer")
+    return found
+
+
+def _port(port: GatewayPort) -> dict[str, Any]:
+    fields = {
+        "name": port.name, "port": port.port, "targetPort": port.target_port or port.port, "protocol": port.protocol,
+    }  # fmt: skip
+    return fields | ({"nodePort": port.node_port} if port.node_port else {})
