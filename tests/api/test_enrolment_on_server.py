@@ -18,8 +18,8 @@ import pytest
 
 from api.injection import NAMESPACE, VALUES, injector_config_map, namespace, prepare, running_istiod
 from api.world import WEBHOOKS, Cluster
-from meshwright.cluster.kinds import POD
-from meshwright.cluster.pods import INJECTABLE_POD, pod_of
+from meshwright.cluster.kinds import INJECTABLE_POD, POD
+from meshwright.cluster.pods import pod_of
 from meshwright.mesh.enrolment import Verdict, asks_for, judge
 from meshwright.mesh.injection import injector_values
 from meshwright.mesh.names import Names

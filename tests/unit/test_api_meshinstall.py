@@ -8,7 +8,17 @@ import pytest
 
 from meshes import manifest
 from meshwright.api.errors import InvalidSpec
-from meshwright.api.meshinstall import API_VERSION, MTLS, MeshInstall, MeshSpec, MeshStatus, Mode, Size, parse_status
+from meshwright.api.meshinstall import (
+    API_VERSION,
+    MTLS,
+    ControlPlaneStatus,
+    MeshInstall,
+    MeshSpec,
+    MeshStatus,
+    Mode,
+    Size,
+    parse_status,
+)
 
 Json = dict[str, Any]
 
@@ -16,7 +26,7 @@ Json = dict[str, Any]
 def test_a_version_is_enough() -> None:
     mesh = MeshInstall.parse(manifest())
     assert mesh.name == "demo"
-    assert (mesh.spec.mtls, mesh.spec.mode, mesh.spec.control_plane.size) == (MTLS.PERMISSIVE, Mode.APPLY, Size.SMALL)
+    assert (mesh.spec.mtls, mesh.spec.mode, mesh.spec.control_plane.size) == (MTLS.PERMISSIVE, Mode.APPLY, Size.AUTO)
     assert mesh.spec.mesh_id is None
     assert mesh.status == MeshStatus()
 
@@ -62,7 +72,7 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"trustDomain": f"a.{'b' * 62}-"}, "spec.trustDomain: String should match pattern"),
     ({"trustDomain": ".".join(["a" * 63] * 4)}, "spec.trustDomain: String should have at most 253 characters"),
     ({"meshConfig": []}, "spec.meshConfig: Input should be a valid dictionary"),
-    ({"controlPlane": {"size": "Huge"}}, "spec.controlPlane.size: Input should be 'Small', 'Medium' or 'Large'"),
+    ({"controlPlane": {"size": "Huge"}}, "spec.controlPlane.size: Input should be 'Auto', 'Small', 'Medium' or 'Large'"),
     ({"controlPlane": {"image": {"hub": "a b"}}}, "spec.controlPlane.image.hub: String should match pattern"),
     ({"controlPlane": {"image": {"tag": ".x"}}}, "spec.controlPlane.image.tag: String should match pattern"),
     ({"controlPlane": {"image": {"pullPolicy": "never"}}}, "spec.controlPlane.image.pullPolicy: String should match"),
@@ -70,6 +80,25 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"controlPlane": {"env": {"A": "x" * 4097}}}, "spec.controlPlane.env.A: String should have at most 4096"),
     ({"controlPlane": {"env": {f"A{i}": "" for i in range(65)}}}, "spec.controlPlane.env: Dictionary should have at"),
     ({"controlPlane": {"resources": {"limits": {"gpu": 1}}}}, "spec.controlPlane.resources.limits.gpu: no such"),
+    ({"controlPlane": {"replicas": 3}}, "spec.controlPlane.replicas: no such field"),
+    ({"controlPlane": {"autoscaling": {"minReplicas": 0}}}, "spec.controlPlane.autoscaling.minReplicas: Input should"),
+    ({"controlPlane": {"podDisruptionBudget": {"minAvailable": "50%"}}},
+     "spec.controlPlane.podDisruptionBudget.minAvailable: Input should be a valid integer"),
+    ({"controlPlane": {"priorityClassName": "Very High"}}, "spec.controlPlane.priorityClassName: String should match"),
+    ({"dataPlane": {"cni": True}}, "spec.dataPlane.cni: Input should be 'Disabled' or 'Enabled'"),
+    ({"dataPlane": {"cniBinDir": "opt/cni"}}, "spec.dataPlane.cniBinDir: String should match pattern"),
+    ({"dataPlane": {"certificateTTL": "1d"}}, "spec.dataPlane.certificateTTL: String should match pattern"),
+    ({"dataPlane": {"certificateRenewalRatio": 1}}, "spec.dataPlane.certificateRenewalRatio: Input should be less"),
+    ({"dataPlane": {"sidecar": {"logLevel": "loud"}}}, "spec.dataPlane.sidecar.logLevel: String should match pattern"),
+    ({"gateways": [{}]}, "spec.gateways.0.name: Field required"),
+    ({"gateways": [{"name": "a", "service": {"ports": []}}]}, "spec.gateways.0.service.ports: List should have at le"),
+    ({"gateways": [{"name": "a", "service": {"ports": [{"name": "b", "port": 0}]}}]},
+     "spec.gateways.0.service.ports.0.port: Input should be greater"),
+    ({"gateways": [{"name": "a", "service": {"ports": [{"name": "b", "port": 80, "protocol": "SCTP"}]}}]},
+     "spec.gateways.0.service.ports.0.protocol: String should match"),
+    ({"observability": {"tracing": {}}}, "spec.observability.tracing.otlp: Field required"),
+    ({"observability": {"tracing": {"otlp": {"service": "a"}, "samplingPercent": 101}}},
+     "spec.observability.tracing.samplingPercent: Input should be less"),
 ]
 
 
@@ -153,7 +182,23 @@ STATUS: Json = {
     "clusters": [{
         "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 4, "objects": 30,
         "notReconciled": 1,
-        "controlPlane": {"replicas": 2, "readyReplicas": 2}, "trust": {"rootFingerprint": "ab"},
+        "controlPlane": {
+            "replicas": 2, "readyReplicas": 2, "size": "Small",
+            "resources": {"requests": {"cpu": "500m", "memory": "4Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+            "refused": {
+                "size": "Large", "message": "no room",
+                "resources": {"requests": {"cpu": "2", "memory": "16Gi"}, "limits": {"cpu": "8", "memory": "16Gi"}},
+            },
+        },
+        "proxyVersions": [{"version": "1.31.4", "revision": "default", "count": 4}],
+        "injection": {"expected": 5, "missing": 1, "outdated": 0, "pods": ["shop/a: no sidecar"]},
+        "gateways": [
+            {"name": "in", "namespace": "edge", "replicas": 2, "readyReplicas": 1, "addresses": ["192.0.2.1"]},
+        ],
+        "workloadCertificates": {
+            "earliest": "shop/b", "expires": "2026-02-01T12:00:00Z", "hoursLeft": 12, "read": 3, "of": 4,
+        },
+        "trust": {"rootFingerprint": "ab"},
     }],
     "plan": {"create": 1, "change": 2, "delete": 3, "unchanged": 4, "objects": ["delete Service n/a"]},
 }  # fmt: skip
@@ -164,6 +209,8 @@ def test_a_status_of_an_earlier_release_is_read_with_defaults() -> None:
     status = parse_status(before)
     assert (status.clusters[0].objects, status.clusters[0].not_reconciled) == (0, 0)
     assert (status.plan and status.plan.delete) == 0
+    assert status.clusters[0].control_plane == ControlPlaneStatus()
+    assert (status.clusters[0].gateways, status.clusters[0].workload_certificates) == ([], None)
 
 
 def test_a_status_survives_reading_and_writing() -> None:

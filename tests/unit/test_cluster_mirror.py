@@ -17,6 +17,7 @@ from meshwright.cluster.kinds import (
     CONFIG_MAP,
     CRD,
     DEPLOYMENT,
+    INJECTABLE_POD,
     LIVING_POD,
     MUTATING_WEBHOOK,
     NAMESPACE,
@@ -25,7 +26,7 @@ from meshwright.cluster.kinds import (
     Kind,
 )
 from meshwright.cluster.mirror import Mirror, mirror_of
-from meshwright.cluster.pods import INJECTABLE_POD, NO_SIDECAR, lean_pod
+from meshwright.cluster.pods import NO_SIDECAR, lean_pod
 
 Json = dict[str, Any]
 OURS = "app.kubernetes.io/managed-by=meshwright"

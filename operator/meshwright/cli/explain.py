@@ -12,6 +12,9 @@ from meshwright.api.errors import NotFound
 from meshwright.cli.output import document
 from meshwright.cli.terminal import Terminal, Tone
 
+EVERY_PART = "every part"
+NOTHING = "Nothing."
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -35,11 +38,11 @@ def explanations() -> dict[str, Explanation]:
         Explanation(row.name, row.part, row.ready, row.stalled, row.means, row.next_step) for row in REASONS.values()
     ]
     rows += [
-        Explanation(part.well, part.type, "True", stalled=False, means=_sentence(part.message), next_step="Nothing.")
+        Explanation(part.well, part.type, "True", stalled=False, means=_sentence(part.message), next_step=NOTHING)
         for part in PARTS
     ]
     rows.append(
-        Explanation(NOT_OBSERVED, "every part", "Unknown", stalled=False, means="This was not looked at yet.",
+        Explanation(NOT_OBSERVED, EVERY_PART, "Unknown", stalled=False, means="This was not looked at yet.",
                     next_step=f"Look at `{READY}`: its reason says what comes first."),
     )  # fmt: skip
     return {row.reason: row for row in rows}
@@ -76,17 +79,18 @@ def matching(name: str, rows: dict[str, Explanation]) -> list[Explanation]:
 def one(row: Explanation, terminal: Terminal) -> Iterator[str]:
     tone = tone_of(row)
     yield terminal.paint(row.reason, Tone.BOLD, tone)
-    state = f"{READY} is {row.ready}"
-    if row.condition not in (READY, "every part") and row.ready == "False":
-        state += f", because {row.condition} is False"
-    elif row.condition != READY:
-        state += f"; it is about {row.condition}"
-    facts = [
-        ("condition", state + (f"; {STALLED} is True: nothing more happens until somebody acts" if row.stalled else "")),
-        ("means", row.means),
-        ("next step", row.next_step),
-    ]
+    facts = [("condition", _state(row)), ("means", row.means), ("next step", row.next_step)]
     yield from terminal.table(facts, indent=2, tones=(Tone.FAINT,))
+
+
+def _state(row: Explanation) -> str:
+    ready = f"{READY} is {row.ready}"
+    if row.stalled:
+        ready += f" and {STALLED} is True: nothing more happens until somebody acts"
+    if row.condition in (READY, EVERY_PART):
+        return ready
+    part = "False" if row.reason in REASONS else "True"
+    return f"{row.condition} is {part}; {ready}" if part == "False" else f"{row.condition} is {part}"
 
 
 def table(rows: dict[str, Explanation], terminal: Terminal) -> Iterator[str]:
@@ -104,7 +108,9 @@ def table(rows: dict[str, Explanation], terminal: Terminal) -> Iterator[str]:
 def tone_of(row: Explanation) -> Tone:
     if row.stalled:
         return Tone.BAD
-    return {"True": Tone.GOOD, "Unknown": Tone.FAINT}.get(row.ready, Tone.WARN)
+    if row.ready == "True":  # a part may be False all the same
+        return Tone.GOOD if row.next_step == NOTHING else Tone.WARN
+    return Tone.NEWS if row.ready == "Unknown" else Tone.WARN
 
 
 def _sentence(text: str) -> str:

@@ -70,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
         "status",
         help="show whether a mesh is ready, what it consists of, and what to do next",
         description="Show of each mesh its conditions, what to do where one is not as it should be, and of each cluster"
-        " istiod, proxies, injection, gateways and certificates. One request: all of it is the MeshInstall's status, which"
-        " the operator keeps up to date. The exit code is 2 when a mesh is not ready, or there is none.",
+        " istiod, proxies, injection, gateways and certificates. One request: all of it is the MeshInstall's status,"
+        " which the operator keeps up to date. The exit code is 2 when a mesh is not ready, or there is none.",
     )
     name(status, "the mesh; without it, all of them")
     status.add_argument("-w", "--watch", action="store_true", help="go on, and show each change until interrupted")
@@ -83,9 +83,9 @@ def parser() -> argparse.ArgumentParser:
         "plan",
         help="show what the operator would change, and what that does to pods and proxies",
         description="Show which objects the operator would create, change and delete, which pods restart, which proxies"
-        " are touched, and how much CPU and memory is requested in addition. The API server computes it in dry runs of the"
-        " operator's own requests; nothing is written. Needs the permissions to write. The exit code is 2 when something"
-        " would change.",
+        " are touched, and how much CPU and memory is requested in addition. The API server computes it in dry runs of"
+        " the operator's own requests; nothing is written. Needs the permissions to write. The exit code is 2 when"
+        " something would change.",
     )
     subject(plan)
     form(plan)
@@ -94,9 +94,10 @@ def parser() -> argparse.ArgumentParser:
     diff = verbs.add_parser(
         "diff",
         help="show line by line what the operator would change",
-        description="Show each object that the operator would create, change or delete as a unified diff of YAML, as it is"
-        " against as it would be: computed like a plan. What the API server keeps for itself (status, managed fields,"
-        " versions) is left out, and a Secret's data is never shown. The exit code is 2 when something would change.",
+        description="Show each object that the operator would create, change or delete, as it is against as it would"
+        " be, as a unified diff of YAML; it is computed like a plan. What the API server keeps for itself (status,"
+        " managed fields, versions) is left out, and a Secret's data is never shown. The exit code is 2 when something"
+        " would change.",
     )
     subject(diff)
     diff.add_argument("--crds", action="store_true", help="also show Istio's CRDs in full (about 1 MB)")
@@ -126,8 +127,8 @@ def parser() -> argparse.ArgumentParser:
     explain = verbs.add_parser(
         "explain",
         help="explain a reason that a condition carries, and the next step; needs no cluster",
-        description="Explain what a reason of a condition means, and what to do about it; or all reasons of a condition."
-        " Needs no cluster.",
+        description="Explain what a reason of a condition means, and what to do about it; or all reasons of a"
+        " condition. Needs no cluster.",
     )
     explain.add_argument("reason", metavar="REASON", nargs="?", help="a reason or a condition; without it, all of them")
     form(explain)

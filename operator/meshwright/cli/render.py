@@ -66,4 +66,3 @@ def objects(mesh: MeshInstall, *, crds: bool) -> Iterator[Manifest]:
         for wave in render(plane, trust=None):
             if wave.name != "crds" or crds:
                 yield from (rendered.manifest for rendered in wave.objects)
-

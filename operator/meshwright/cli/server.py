@@ -76,7 +76,7 @@ class Server:
             if answer.status_code >= ERROR:
                 return
             with answer:
-                for line in answer.iter_lines(chunk_size=None):
+                for line in answer.iter_lines(chunk_size=1):
                     if not line or json.loads(line).get("type") == "ERROR":
                         return
                     yield

@@ -1,4 +1,4 @@
-"""`kubectl mesh status`: what a MeshInstall's status says, for people. One request, and nothing of it is computed anew."""
+"""`kubectl mesh status`: what a MeshInstall's status says, for people. One request, nothing is computed anew."""
 
 from __future__ import annotations
 
@@ -72,22 +72,22 @@ def conditions(mesh: Json) -> list[dict[str, Any]]:
 
 def next_steps(found: Iterable[Json]) -> list[tuple[str, str]]:
     """Of each reason for which something is not as it should be, in the order of the conditions."""
-    reasons = dict.fromkeys(each["reason"] for each in found if tone_of(each) is not Tone.GOOD)
+    reasons = dict.fromkeys(each["reason"] for each in found if tone_of(each) not in (Tone.GOOD, Tone.FAINT))
     known = [(reason, REASONS[reason].next_step) for reason in reasons if reason in REASONS]
     return [(reason, step) for reason, step in known if not step.startswith("Nothing")]
 
 
 def tone_of(condition: Json) -> Tone:
-    """Of the two that kstatus defines, False is the good news."""
+    """Of the two that kstatus defines, False is no news."""
     kind, status = condition["type"], condition["status"]
     if kind == RECONCILING:
-        return Tone.WARN if status == "True" else Tone.GOOD
+        return Tone.WARN if status == "True" else Tone.FAINT
     if kind == STALLED:
-        return Tone.BAD if status == "True" else Tone.GOOD
+        return Tone.BAD if status == "True" else Tone.FAINT
     if status == "True":
         return Tone.GOOD
     if status == "Unknown":
-        return Tone.FAINT
+        return Tone.NEWS
     row = REASONS.get(condition["reason"])
     return Tone.WARN if row and not row.stalled else Tone.BAD
 
@@ -117,16 +117,21 @@ def lines(mesh: Json, *, now: dt.datetime, terminal: Terminal) -> Iterator[str]:
 
 def head(mesh: Json, terminal: Terminal) -> Iterator[str]:
     spec, status, name = mesh.get("spec") or {}, mesh.get("status") or {}, mesh["metadata"]["name"]
-    ready = next((each for each in conditions(mesh) if each["type"] == READY), {"type": READY, "status": "Unknown"})
-    tone = tone_of({"reason": "", **ready})
-    says = {"True": "is ready", "False": "is not ready"}.get(ready["status"], "may be ready or not")
+    none = {"type": READY, "status": "Unknown", "reason": "not looked at yet"}
+    ready = next((each for each in conditions(mesh) if each["type"] == READY), none)
+    tone = tone_of(ready)
+    says = {"True": "is ready", "False": "is not ready"}.get(ready["status"], f"is {ready['reason'].lower()}")
     running, declared = status.get("version"), spec.get("version")
     version = f"Istio {running or declared}"
     if running is None:
         version += ", not installed yet"
     elif running != declared:
         version += f", {declared} is asked for"
-    facts = [version, f"revision {spec.get('revision', 'default')}", f"namespace {spec.get('namespace', 'istio-system')}"]
+    facts = [
+        version,
+        f"revision {spec.get('revision', 'default')}",
+        f"namespace {spec.get('namespace', 'istio-system')}",
+    ]
     if spec.get("mode", "Apply") != "Apply":
         facts.append(f"mode {spec['mode']}")
     title = terminal.paint(f"Mesh {name}", Tone.BOLD)
@@ -204,11 +209,10 @@ def _certificates(cluster: Json, now: dt.datetime) -> Iterator[tuple[str, str]]:
     ]
     yield "certificates", ", ".join(ends) or "not made yet"
     if workload := cluster.get("workloadCertificates"):
-        hours = (_moment(workload["expires"]) - now).total_seconds() / 3600
-        yield "", (
-            f"the earliest of a workload: {workload['earliest']}, {f'{int(hours)} h left' if hours > 0 else 'expired'}"
-            f" ({workload['read']} of {workload['of']} proxies were asked)"
-        )
+        hours = int((_moment(workload["expires"]) - now).total_seconds() // 3600)
+        says = f"{hours} h left" if hours >= 0 else "ended"
+        asked = f"{workload['read']} of {workload['of']} proxies were asked"
+        yield "", f"the earliest of a workload: {workload['earliest']}, {says} ({asked})"
 
 
 def left(moment: str, now: dt.datetime) -> str:

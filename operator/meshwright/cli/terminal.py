@@ -27,7 +27,11 @@ class Tone(StrEnum):
     BOLD = "1"
 
 
-MARKS = {Tone.GOOD: ("✔", "+"), Tone.BAD: ("✘", "x"), Tone.WARN: ("!", "!"), Tone.FAINT: ("?", "?")}
+# What stands before a line, in Unicode and in ASCII: it is well, it is not, look at it, nobody knows, of no concern.
+MARKS = {
+    Tone.GOOD: ("✔", "+"), Tone.BAD: ("✘", "x"), Tone.WARN: ("!", "!"), Tone.NEWS: ("?", "?"), Tone.FAINT: ("·", "-"),
+    Tone.BOLD: (" ", " "),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

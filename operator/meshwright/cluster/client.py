@@ -151,18 +151,14 @@ class Client:
                     raise classify(status.get("code", ERROR), json.dumps(status).encode(), {}, what=what)
                 yield event["type"], event["object"]
 
-    async def create(
-        self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False
-    ) -> Manifest:
+    async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False) -> Manifest:
         namespace = manifest["metadata"].get("namespace", "")
         return await self._request(
             "POST", f"{kind.path(namespace)}?{_options(field_manager, dry_run=dry_run)}", manifest,
             what=f"create {_name(kind, namespace, manifest['metadata'].get('name', ''))}", kind=kind.kind,
         )  # fmt: skip
 
-    async def replace(
-        self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False
-    ) -> Manifest:
+    async def replace(self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False) -> Manifest:
         """Update with the manifest's own resourceVersion. Raises Conflict when that is not the stored one."""
         name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace", "")
         return await self._request(

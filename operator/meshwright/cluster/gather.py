@@ -26,6 +26,7 @@ from meshwright.cluster.kinds import (
     BUDGET,
     CONFIG_MAP,
     DEPLOYMENT,
+    INJECTABLE_POD,
     LIVING_POD,
     MESH_INSTALL,
     MUTATING_WEBHOOK,
@@ -35,7 +36,7 @@ from meshwright.cluster.kinds import (
     SERVICE,
     Kind,
 )
-from meshwright.cluster.pods import INJECTABLE_POD, NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
+from meshwright.cluster.pods import NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
 from meshwright.cluster.together import together
 from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
 from meshwright.mesh.gateways import Gateway, gateway_of

@@ -33,6 +33,8 @@ NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 POD = Kind("v1", "Pod", "pods", namespaced=True)
 # One that has ended (of a Job, or evicted) rests on no mesh any more.
 LIVING_POD = POD._replace(fields="status.phase!=Succeeded,status.phase!=Failed")
+# On the host's network nothing is injected: what it captured would be everybody's.
+INJECTABLE_POD = LIVING_POD._replace(fields=f"{LIVING_POD.fields},spec.hostNetwork=false")
 SECRET = Kind("v1", "Secret", "secrets", namespaced=True)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", namespaced=True)
 SERVICE = Kind("v1", "Service", "services", namespaced=True)

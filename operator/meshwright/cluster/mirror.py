@@ -11,9 +11,18 @@ from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import TAG
 from meshwright.cluster.informer import Changed, Informer, Lean, head
-from meshwright.cluster.kinds import CRD, DEPLOYMENT, LIVING_POD, MUTATING_WEBHOOK, NAMESPACE, OWNED, POD, Kind
-from meshwright.cluster.pods import (
+from meshwright.cluster.kinds import (
+    CRD,
+    DEPLOYMENT,
     INJECTABLE_POD,
+    LIVING_POD,
+    MUTATING_WEBHOOK,
+    NAMESPACE,
+    OWNED,
+    POD,
+    Kind,
+)
+from meshwright.cluster.pods import (
     NO_SIDECAR,
     SIDECAR,
     lean_namespace,

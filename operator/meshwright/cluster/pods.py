@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
-from meshwright.cluster.kinds import LIVING_POD
 from meshwright.mesh.enrolment import IMAGE, INJECT, INJECTION, OWN_IMAGE, REVISION, STATUS, Pod
 from meshwright.mesh.objects import Manifest, annotations_of, labels_of
 
@@ -18,8 +17,6 @@ TLS_MODE = "security.istio.io/tlsMode"
 # Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext.
 SIDECAR = f"{TLS_MODE}=istio"
 NO_SIDECAR = f"{TLS_MODE}!=istio"
-# On the host's network nothing is injected: what it captured would be everybody's.
-INJECTABLE_POD = LIVING_POD._replace(fields=f"{LIVING_POD.fields},spec.hostNetwork=false")
 
 LABELS = frozenset({TLS_MODE, INJECT, REVISION})
 ANNOTATIONS = frozenset({REVISION, INJECT, STATUS, OWN_IMAGE, IMAGE})

@@ -13,10 +13,9 @@ from typing import Any
 
 from meshwright.mesh import quantity
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import Key, Manifest, labels_of
+from meshwright.mesh.objects import Key, Manifest
 
 WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet")
-RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 PROXY_DEFAULTS = "defaultConfig"  # of the mesh config: what a proxy reads when it starts
 
 
@@ -98,34 +97,28 @@ class Blast:
 
 
 def blast(
-    changes: Sequence[Change], *, names: Names, proxies: int, nodes: int = 0, read: Callable[[str], Any] = lambda text: text
+    changes: Sequence[Change], *, names: Names, proxies: int, read: Callable[[str], Any], nodes: int = 0
 ) -> Blast:
     """`proxies` are those of the mesh, gateways included; `nodes` how many a new DaemonSet would run on.
 
     `read` is the parser of the mesh config's YAML.
     """
-    scalers = _Scalers(changes)
-    before = sum((scalers.pods(each.before, nodes) for each in changes), 0)
-    after = sum((scalers.pods(each.after, nodes) for each in changes), 0)
+    pods = _Pods(changes, nodes)
     return Blast(
-        restarts=tuple(_restarts(changes, scalers, nodes)),
+        restarts=tuple(
+            Restart(each.key, min(pods.before(each), pods.after(each))) for each in changes if template_changes(each)
+        ),
         touches=tuple(_touches(changes, names, proxies, read)),
-        pods_added=after - before,
+        pods_added=sum(pods.after(each) - pods.before(each) for each in changes),
         added=sum(
-            (_demand(each.after, scalers, nodes) - _demand(each.before, scalers, nodes) for each in changes), Demand()
+            (_demand(each.after) * pods.after(each) - _demand(each.before) * pods.before(each) for each in changes),
+            Demand(),
         ),
         deleted=tuple(each.key for each in changes if each.action is Action.DELETE),
     )
 
 
 # Pods
-
-
-def _restarts(changes: Iterable[Change], scalers: _Scalers, nodes: int) -> Iterator[Restart]:
-    for change in changes:
-        if change.before and change.after and template_changes(change):
-            pods = min(scalers.pods(change.before, nodes), scalers.pods(change.after, nodes))
-            yield Restart(change.key, pods)
 
 
 def template_changes(change: Change) -> bool:
@@ -135,35 +128,41 @@ def template_changes(change: Change) -> bool:
     return bool(change.before["spec"].get("template") != change.after["spec"].get("template"))
 
 
-class _Scalers:
-    """How many pods a workload has, also where an autoscaler decides."""
+class _Pods:
+    """How many pods a workload has, and would have: not fewer and not more than an autoscaler that comes lets it."""
 
-    def __init__(self, changes: Iterable[Change]) -> None:
+    def __init__(self, changes: Iterable[Change], nodes: int) -> None:
+        self._nodes = nodes
         self._bounds: dict[tuple[str, str, str], tuple[int, int]] = {}
         for change in changes:
             if change.key.kind == "HorizontalPodAutoscaler" and change.after:
                 spec = change.after["spec"]
                 target = spec["scaleTargetRef"]
-                place = change.key.namespace, target["kind"], target["name"]
-                self._bounds[place] = spec.get("minReplicas", 1), spec["maxReplicas"]
+                bounds = spec.get("minReplicas", 1), spec["maxReplicas"]
+                self._bounds[change.key.namespace, target["kind"], target["name"]] = bounds
 
-    def pods(self, manifest: Manifest | None, nodes: int) -> int:
-        """Those that it is to have. Of what is there already, the autoscaler to come has no say yet."""
+    def before(self, change: Change) -> int:
+        return self._asked_for(change.before)
+
+    def after(self, change: Change) -> int:
+        asked_for, key = self._asked_for(change.after), change.key
+        if change.after is None or (key.namespace, key.kind, key.name) not in self._bounds:
+            return asked_for
+        least, most = self._bounds[key.namespace, key.kind, key.name]
+        return min(max(asked_for, least), most)
+
+    def _asked_for(self, manifest: Manifest | None) -> int:
         if manifest is None or manifest["kind"] not in WORKLOADS:
             return 0
         if manifest["kind"] == "DaemonSet":
-            return int((manifest.get("status") or {}).get("desiredNumberScheduled") or nodes)
-        replicas = int(manifest["spec"].get("replicas", 1))
-        key = Key.of(manifest)
-        least, most = self._bounds.get((key.namespace, key.kind, key.name), (replicas, replicas))
-        there = "resourceVersion" in manifest["metadata"] and "status" in manifest
-        return replicas if there else min(max(replicas, least), most)
+            return int((manifest.get("status") or {}).get("desiredNumberScheduled") or self._nodes)
+        return int(manifest["spec"].get("replicas", 1))
 
 
-def _demand(manifest: Manifest | None, scalers: _Scalers, nodes: int) -> Demand:
-    if manifest is None or manifest["kind"] not in WORKLOADS:
+def _demand(workload: Manifest | None) -> Demand:
+    if workload is None or workload["kind"] not in WORKLOADS:
         return Demand()
-    return requested(manifest["spec"]["template"].get("spec") or {}) * scalers.pods(manifest, nodes)
+    return requested(workload["spec"]["template"].get("spec") or {})
 
 
 def requested(pod: Mapping[str, Any]) -> Demand:
@@ -203,47 +202,49 @@ def _larger(one: Demand, other: Demand) -> Demand:
 # Proxies
 
 
+def _touches_all(change: Change, names: Names) -> bool:
+    """Istio's own kinds in the root namespace count for the whole mesh."""
+    group = change.key.api_version.rpartition("/")[0]
+    return group.endswith(".istio.io") and change.key.namespace == names.namespace
+
+
+def _replaces_istiod(change: Change, names: Names) -> bool:
+    return _is(change, "Deployment", names.namespace, names.istiod) and template_changes(change)
+
+
+def _changes_injection(change: Change, names: Names) -> bool:
+    return _is(change, "ConfigMap", names.namespace, names.injector)
+
+
+def _is(change: Change, kind: str, namespace: str, name: str) -> bool:
+    return (change.key.kind, change.key.namespace, change.key.name) == (kind, namespace, name)
+
+
 @dataclass(frozen=True)
 class _Rule:
-    """A row: changes of these objects do that to all proxies of the mesh."""
+    """A row: what a change of such an object does to all proxies of the mesh."""
 
     concerns: Callable[[Change, Names], bool]
     how: How
     why: str
 
 
-def _is(change: Change, kind: str, name: str, names: Names) -> bool:
-    key = change.key
-    return change.action is not Action.LEAVE and (key.kind, key.namespace, key.name) == (kind, names.namespace, name)
-
-
 RULES: tuple[_Rule, ...] = (
-    _Rule(lambda change, names: _is_istios(change, names), How.PUSH, "policy of the whole mesh"),
-    _Rule(
-        lambda change, names: _is(change, "Deployment", names.istiod, names) and template_changes(change),
-        How.RECONNECT, "istiod's pods are replaced one at a time",
-    ),
-    _Rule(
-        lambda change, names: _is(change, "ConfigMap", names.injector, names),
-        How.RESTART, "what is injected: template, image, resources",
-    ),
-)  # fmt: skip
-
-
-def _is_istios(change: Change, names: Names) -> bool:
-    """Istio's own kinds in the root namespace count for the whole mesh."""
-    group = change.key.api_version.rpartition("/")[0]
-    return change.action is not Action.LEAVE and group.endswith(".istio.io") and change.key.namespace == names.namespace
+    _Rule(_touches_all, How.PUSH, "policy of the whole mesh"),
+    _Rule(_replaces_istiod, How.RECONNECT, "istiod's pods are replaced, one at a time"),
+    _Rule(_changes_injection, How.RESTART, "what is injected changes: template, image or resources"),
+)
 
 
 def _touches(changes: Sequence[Change], names: Names, proxies: int, read: Callable[[str], Any]) -> Iterator[Touch]:
     if not proxies:
         return
-    for change in changes:
-        if _is(change, "ConfigMap", names.mesh_config, names):
+    done = [change for change in changes if change.action is not Action.LEAVE]
+    for change in done:
+        if _is(change, "ConfigMap", names.namespace, names.mesh_config):
             yield from _of_mesh_config(change, proxies, read)
     for rule in RULES:
-        if any(rule.concerns(change, names) for change in changes):
+        if any(rule.concerns(change, names) for change in done):
             yield Touch(rule.how, proxies, rule.why)
 
 
@@ -259,7 +260,3 @@ def _of_mesh_config(change: Change, proxies: int, read: Callable[[str], Any]) ->
 def _mesh_config(manifest: Manifest | None, read: Callable[[str], Any]) -> dict[str, Any]:
     found = read(((manifest or {}).get("data") or {}).get("mesh") or "{}")
     return found if isinstance(found, dict) else {"mesh": found}
-
-
-def component_of(manifest: Manifest) -> str:  # pragma: no cover
-    return labels_of(manifest).get("app", "")

@@ -2,7 +2,7 @@
 
 istiod reads YAML through golang/protobuf's jsonpb, which is more lenient than protojson, and so are we: numbers may be
 quoted, a duration is what Go's `time.ParseDuration` takes, an enum may be given by number. Stricter we are where istiod
-takes a value silently for another: a number that is no value of its enum means nothing, and null leaves the field unset.
+silently reads something else: a number that is no value of its enum means nothing, and null leaves the field unset.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 INTEGERS = {
@@ -19,6 +21,7 @@ INTEGERS = {
     "uint32": range(2**32),
     "uint64": range(2**64),
 }
+WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 DURATION = re.compile(r"[-+]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
@@ -63,33 +66,29 @@ def string(value: Any) -> str:
 def double(value: Any) -> float:
     if value in NOT_FINITE and isinstance(value, str):
         return float(value)
-    number = value
+    number: Any = value
     if isinstance(value, str) and NUMBER.fullmatch(value.strip(" ")):
         number = float(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or abs(number) > _LARGEST or number != number:
+    finite = isinstance(number, int | float) and -sys.float_info.max <= number <= sys.float_info.max
+    if isinstance(number, bool) or not finite:
         raise Mistyped(value, "number: write one such as 0.5")
     return float(number)
 
 
-_LARGEST = float.fromhex("0x1.fffffffffffffp+1023")
-
-
 def integer(value: Any, *, kind: str) -> int:
-    number: Any = value
-    if (isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,19})", value.strip(" "))) or (
-        isinstance(value, float) and value.is_integer()
-    ):
-        number = int(value)
+    quoted = isinstance(value, str) and WHOLE.fullmatch(value.strip(" "))
+    whole = isinstance(value, float) and value.is_integer()
+    number = int(value) if quoted or whole else value
     allowed = INTEGERS[kind]
-    if isinstance(number, bool) or not isinstance(number, int) or number not in allowed:
-        raise Mistyped(value, f"integer from {allowed.start} to {allowed.stop - 1}")
-    return number
+    if isinstance(number, int) and not isinstance(number, bool) and number in allowed:
+        return number
+    raise Mistyped(value, f"integer from {allowed.start} to {allowed.stop - 1}")
 
 
 def duration(value: Any) -> int:
     """Nanoseconds."""
     if isinstance(value, str) and DURATION.fullmatch(value):
-        total = sum(
+        total: int = sum(
             int((whole or "0") + part) * NANOSECONDS[unit] // 10 ** len(part)
             for whole, part, unit in AMOUNT.findall(value)
         )
@@ -104,7 +103,7 @@ def enum(value: Any, *, values: Mapping[str, int]) -> int:
         return values[value]
     if not isinstance(value, bool) and isinstance(value, int | float) and value in values.values():
         return int(value)
-    raise Mistyped(value, f"value of it: write {' or '.join(values)}")
+    raise Mistyped(value, f"value of this field: write {' or '.join(values)}")
 
 
 def struct(value: Any) -> Any:
@@ -133,6 +132,6 @@ READERS: dict[str, Reader] = {
     "double": double,
     "Duration": duration,
     "Struct": struct,
-    **{kind: lambda value, kind=kind: integer(value, kind=kind) for kind in INTEGERS},
+    **{kind: partial(integer, kind=kind) for kind in INTEGERS},
 }
 ZERO: dict[str, Any] = {"bool": False, "string": "", "double": 0.0, **dict.fromkeys(INTEGERS, 0)}
