@@ -8,12 +8,12 @@ webhooks, which are known by their names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from meshwright.api.errors import Conflict, NotFound
+from meshwright.api.errors import Conflict, NotFound, Unreachable
 from meshwright.cluster.client import Client
 from meshwright.cluster.kinds import CRD, Kind
 from meshwright.mesh.objects import Key, Manifest
@@ -185,6 +185,15 @@ class ObjectStore(Client):
         del self.objects[key]
 
     # How it keeps them
+
+    async def proxied(
+        self, namespace: str, pod: str, port: int, path: str, *, only: Callable[[bytes], bool] | None = None
+    ) -> bytes:
+        """No pod runs here."""
+        raise Unreachable(f"pod {namespace}/{pod} does not answer")
+
+    async def forwarded(self, namespace: str, pod: str, port: int, path: str) -> bytes:
+        raise Unreachable(f"pod {namespace}/{pod} does not answer")
 
     def _note(self, verb: str, key: Key, manager: str, body: Manifest, *, force: bool = True) -> None:
         self.requests.append(Request(verb, key, manager, _copy(body), force))

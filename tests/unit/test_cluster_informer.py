@@ -18,7 +18,7 @@ from meshwright.api.errors import Conflict, Forbidden, NotFound, Unreachable
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.informer import Informer
 from meshwright.cluster.kinds import CONFIG_MAP, POD
-from meshwright.cluster.mirror import lean_proxy
+from meshwright.cluster.pods import lean_pod
 
 Json = dict[str, Any]
 Event = tuple[str, Json]
@@ -352,7 +352,7 @@ def test_ten_thousand_pods_cost_less_than_a_kibibyte_each() -> None:
 
     async def life() -> tuple[int, int]:
         client = Pods()
-        informer = Informer(client, POD, lean=lean_proxy)
+        informer = Informer(client, POD, lean=lean_pod)
         task = asyncio.create_task(informer.run())
         gc.collect()
         tracemalloc.start()

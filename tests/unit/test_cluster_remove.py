@@ -14,7 +14,7 @@ from meshes import istiod
 from meshwright.api.errors import Conflict, Superseded
 from meshwright.api.meshinstall import ANNOTATION_RECONCILE
 from meshwright.cluster.kinds import OWNED, Kind
-from meshwright.cluster.remove import REST, WEBHOOKS, remove
+from meshwright.cluster.remove import REST, RUNNING, WEBHOOKS, remove
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Key, Manifest, Owner, Step
 from meshwright.mesh.observed import Istiod
@@ -85,15 +85,18 @@ def deleted(store: ObjectStore) -> list[str]:
 def test_everything_goes_in_the_order_of_the_table() -> None:
     store = everything()
     assert take_away(store) is None
-    assert deleted(store) == [kind.kind for kind in (*WEBHOOKS, *OWNED[2:3], *REST)]
+    assert deleted(store) == [kind.kind for kind in OWNED]
     assert store.objects == {}
     assert take_away(store) is None
     assert len(store.requests) == len(OWNED)
 
 
 def test_webhooks_go_first_then_istiod_and_trust_kinds_and_the_namespace_stay() -> None:
+    assert (*WEBHOOKS, *RUNNING, *REST) == OWNED
     kinds = [kind.kind for kind in OWNED]
-    assert kinds[:3] == ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "Deployment"]
+    assert kinds[:4] == [
+        "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "HorizontalPodAutoscaler", "Deployment",
+    ]  # fmt: skip
     assert kinds.index("Deployment") < kinds.index("ConfigMap") < kinds.index("ClusterRole")
     assert kinds.index("ClusterRoleBinding") < kinds.index("ClusterRole")
     assert not {"Secret", "Namespace", "CustomResourceDefinition", "MeshInstall"} & set(kinds)
@@ -161,7 +164,7 @@ def test_while_istiod_runs_what_it_needs_and_what_it_would_make_again_stays() ->
         store.put(each)
     step = take_away(store)
     assert str(step) == ("step 2 of 4 (control plane): waiting for 1 pod of istiod (istio-system/istiod-1) to end")
-    assert deleted(store) == [kind.kind for kind in OWNED[:3]]
+    assert deleted(store) == [kind.kind for kind in (*WEBHOOKS, *RUNNING)]
     store.remove(Key.of(pod("istiod-1")))
     assert take_away(store) is None
     assert store.objects == {}

@@ -170,7 +170,7 @@ def test_what_istiod_needs_stays_until_its_pods_have_ended() -> None:
     world.store.put(istiod_pod())
     world.delete()
     assert world.reconcile() == Again(WATCH_PROGRESS)
-    assert list(dict.fromkeys(each.key.kind for each in world.changes)) == [kind.kind for kind in OWNED[:3]]
+    assert list(dict.fromkeys(each.key.kind for each in world.changes)) == [kind.kind for kind in OWNED[:4]]
     assert (world.ready["status"], world.ready["reason"]) == ("False", "Deleting")
     assert world.ready["message"] == (
         "step 2 of 4 (control plane): waiting for 1 pod of istiod (istio-system/istiod-1) to end"

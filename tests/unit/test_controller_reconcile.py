@@ -159,8 +159,11 @@ def test_what_is_declared_no_more_is_pruned() -> None:
     assert [str(each) for each in world.changes] == ["delete Service istio-system/old"]
 
 
+BY_HAND = {"autoscaling": {"enabled": False}}
+
+
 def test_an_autoscaler_that_comes_and_goes_never_lowers_the_replicas() -> None:
-    world = World()
+    world = World(controlPlane=BY_HAND)
     world.install()
     autoscaler = {
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
@@ -184,11 +187,34 @@ def test_an_autoscaler_that_comes_and_goes_never_lowers_the_replicas() -> None:
     look()
     world.restart()
     look(replicas=3)  # without an autoscaler, kubectl scale is drift
-    world.declare(controlPlane={"size": "Medium"})
+    world.declare(controlPlane={"size": "Medium", **BY_HAND})
     look()
     assert seen[:10] == [2, 2, 2, 2, 5, 5, 5, 5, 5, 5]
     assert seen[10:] == [seen[10]] * 2  # a declared change may lower them
     assert seen[10] != 5
+
+
+def test_our_own_autoscaler_decides_the_replicas_and_gives_way_to_another() -> None:
+    world = World()
+    world.install()
+    ours = Key("autoscaling/v2", "HorizontalPodAutoscaler", "istio-system", "istiod")
+    assert world.store.objects[ours]["spec"]["minReplicas"] == 2
+    world.store.edit(DEPLOYMENT, {"spec": {"replicas": 4}}, manager="kube-controller-manager")
+    world.istiod_starts()
+    assert world.reconcile() == Again(RESYNC)
+    assert (world.store.objects[DEPLOYMENT]["spec"]["replicas"], world.ready["status"]) == (4, "True")
+    world.store.edit(ours, {"spec": {"minReplicas": 1}})  # by hand: drift
+    world.reconcile()
+    assert world.store.objects[ours]["spec"]["minReplicas"] == 2
+    theirs = {**world.store.objects[ours], "metadata": {"namespace": "istio-system", "name": "theirs"}}
+    world.store.put(theirs)
+    world.reconcile()
+    assert world.store.names("HorizontalPodAutoscaler") == ["theirs"]  # two would pull at one Deployment
+    assert world.store.objects[DEPLOYMENT]["spec"]["replicas"] == 4
+    world.store.remove(Key.of(theirs))
+    world.reconcile()
+    assert world.store.names("HorizontalPodAutoscaler") == ["istiod"]
+    assert world.store.objects[DEPLOYMENT]["spec"]["replicas"] == 4
 
 
 # Modes

@@ -18,6 +18,7 @@ from meshwright.api.errors import TemplateError
 from meshwright.api.meshinstall import (
     ANNOTATION_ISTIO_API,
     ANNOTATION_REPLICAS,
+    ANNOTATION_SIZE,
     LABEL_MANAGED_BY,
     LABEL_MESH,
     LABEL_MESH_ID,
@@ -37,6 +38,8 @@ SPECS: dict[str, Json] = {
     "named revision": CANARY,
     "strict": {"mtls": "Strict", "controlPlane": {"size": "Large", "env": {"PILOT_TRACE_SAMPLING": "1"}}},
 }
+BY_HAND: Json = {"autoscaling": {"enabled": False}}
+EVERYTHING: Json = {"dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "in"}]}
 # Every pod template's or webhook's way to a selector that others must match.
 SERVING_PORTS = {15010, 15012, 15014, 15017}
 
@@ -71,14 +74,22 @@ def env(objects: list[Rendered]) -> dict[str, Any]:
 
 
 def test_waves_in_the_order_in_which_each_needs_the_one_before() -> None:
+    assert [wave.name for wave in waves(**EVERYTHING)] == [
+        "crds", "namespace", "identity", "bindings", "configuration", "cni", "control plane", "webhooks", "policy",
+        "gateways",
+    ]  # fmt: skip
+
+
+def test_a_wave_without_objects_is_none() -> None:
     assert [wave.name for wave in waves()] == [
         "crds", "namespace", "identity", "bindings", "configuration", "control plane", "webhooks", "policy",
     ]  # fmt: skip
 
 
 def test_what_a_wave_waits_for() -> None:
-    waits = {wave.name: wave.after for wave in waves()}
+    waits = {wave.name: wave.after for wave in waves(**EVERYTHING)}
     assert waits.pop("webhooks") is deployments_serve  # earlier, they would refuse everybody's pods
+    assert waits.pop("gateways") is deployments_serve
     assert waits.pop("policy") is crds_established
     assert set(waits.values()) == {at_once}
 
@@ -151,15 +162,14 @@ def test_every_kind_is_one_that_is_removed_again_or_stays_by_intent(objects: lis
 
 
 def test_nothing_is_in_the_table_of_kinds_that_is_never_rendered() -> None:
-    made = {(each.key.api_version, each.key.kind) for each in rendered()}
+    made = {(each.key.api_version, each.key.kind) for each in rendered(**EVERYTHING)}
     assert {(kind.api_version, kind.kind) for kind in OWNED} <= made
 
 
 def test_every_kind_is_watched_so_that_drift_is_seen(objects: list[Rendered]) -> None:
     mirror = mirror_of(cast("Any", None), wake=print, revision_changed=print)
     watched = {(each.kind.api_version, each.kind.kind) for each in mirror._informers}  # noqa: SLF001
-    unwatched = {each.key.kind for each in objects if (each.key.api_version, each.key.kind) not in watched}
-    assert unwatched == {"Namespace"}  # which may be there before us
+    assert {(each.key.api_version, each.key.kind) for each in objects} <= watched
 
 
 def test_namespaces_are_where_the_kind_wants_them(objects: list[Rendered]) -> None:
@@ -214,9 +224,10 @@ def test_a_validating_webhook_is_born_lenient_and_then_left_to_istiod(objects: l
         assert each.handed_over == ()
 
 
-def test_only_validating_webhooks_have_a_birth_of_their_own(objects: list[Rendered]) -> None:
-    assert {each.key.kind for each in objects if each.birth} == {"ValidatingWebhookConfiguration"}
-    assert {each.handed_over for each in objects} == {()}
+def test_only_validating_webhooks_and_what_is_autoscaled_have_a_birth_of_their_own(objects: list[Rendered]) -> None:
+    assert {each.key.kind for each in objects if each.birth} == {"ValidatingWebhookConfiguration", "Deployment"}
+    handed_over = {each.key.kind: each.handed_over for each in objects if each.handed_over}
+    assert handed_over == {"Deployment": ("spec", "replicas")}
 
 
 def test_no_status_and_nothing_that_the_server_sets(objects: list[Rendered]) -> None:
@@ -286,7 +297,7 @@ def test_a_persons_environment_comes_last_and_sorted() -> None:
     ],
 )
 def test_resources(spec: Json, replicas: int, requests: Json, limits: Json) -> None:
-    objects = rendered(controlPlane=spec)
+    objects = rendered(controlPlane={**BY_HAND, **spec})
     assert one(objects, "Deployment")["spec"]["replicas"] == replicas
     assert container(objects)["resources"] == {"requests": requests, "limits": limits}
 
@@ -294,17 +305,21 @@ def test_resources(spec: Json, replicas: int, requests: Json, limits: Json) -> N
 # Who decides the replicas
 
 
-def deployment(*, autoscaled: bool, live: int | None, annotation: str | None = None) -> Rendered:
-    """istiod's, in a cluster with such an istiod."""
+def deployment(live: int | None, annotation: str | None = None, *, autoscaled: bool = False, **spec: Any) -> Rendered:
+    """istiod's, in a cluster with such an istiod, and an autoscaler of somebody else."""
     seen = () if live is None else (istiod(replicas=live, replicas_annotation=annotation),)
-    found = plane(clusters=(cluster(istiods=seen, autoscaled=autoscaled),))
+    found = plane(clusters=(cluster(istiods=seen, autoscaled=autoscaled),), controlPlane=spec)
     (only,) = (each for wave in render(found, TRUST) for each in wave.objects if each.key.kind == "Deployment")
     return only
 
 
 @pytest.mark.parametrize("live", [None, 2, 7])
-def test_an_autoscaler_decides_the_replicas_of_a_deployment_that_is_born_with_the_sizes(live: int | None) -> None:
-    subject = deployment(autoscaled=True, live=live)
+@pytest.mark.parametrize("theirs", [False, True])
+def test_an_autoscaler_decides_the_replicas_of_a_deployment_that_is_born_with_the_sizes(
+    live: int | None,
+    theirs: bool,  # noqa: FBT001
+) -> None:
+    subject = deployment(live, autoscaled=theirs, **(BY_HAND if theirs else {}))
     assert "replicas" not in subject.manifest["spec"]
     assert subject.manifest["metadata"]["annotations"][ANNOTATION_REPLICAS] == "autoscaled"
     born = {**subject.manifest, "spec": {**subject.manifest["spec"], "replicas": 2}}
@@ -325,19 +340,60 @@ def test_an_autoscaler_decides_the_replicas_of_a_deployment_that_is_born_with_th
 def test_without_an_autoscaler_the_replicas_are_declared(
     live: int | None, annotation: str | None, replicas: int, says: str | None
 ) -> None:
-    subject = deployment(autoscaled=False, live=live, annotation=annotation)
+    subject = deployment(live, annotation, **BY_HAND)
     assert subject.manifest["spec"]["replicas"] == replicas
     assert subject.manifest["metadata"].get("annotations", {}).get(ANNOTATION_REPLICAS) == says
     assert (subject.birth, subject.handed_over) == (None, ())
 
 
 def test_an_autoscaler_changes_nothing_but_the_deployment() -> None:
-    scaled = [
+    none, ours, theirs = (
         {each.key: each.manifest for wave in render(found, TRUST) for each in wave.objects}
-        for found in (plane(), plane(clusters=(cluster(autoscaled=True),)))
-    ]
-    assert scaled[0].keys() == scaled[1].keys()
-    assert {key.kind for key in scaled[0] if scaled[0][key] != scaled[1][key]} == {"Deployment"}
+        for found in (
+            plane(controlPlane=BY_HAND),
+            plane(),
+            plane(clusters=(cluster(autoscaled=True),)),
+        )
+    )
+    assert none.keys() == theirs.keys()
+    assert {key.kind for key in none if none[key] != theirs[key]} == {"Deployment"}
+    assert {key.kind for key in ours.keys() - theirs.keys()} == {"HorizontalPodAutoscaler"}
+    assert [key for key in theirs if ours[key] != theirs[key]] == []
+
+
+def test_an_autoscaler_goes_by_a_share_of_the_limit_so_that_low_requests_do_not_pin_it() -> None:
+    spec = one(rendered(controlPlane={"size": "Large"}), "HorizontalPodAutoscaler")["spec"]
+    assert spec == {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "istiod"},
+        "minReplicas": 5, "maxReplicas": 10,
+        "metrics": [
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue",
+                                                                        "averageValue": "6400m"}}}
+        ],
+    }  # fmt: skip
+
+
+def test_a_change_takes_one_replica_at_a_time_and_pods_spread_over_nodes_that_take_pods(
+    objects: list[Rendered],
+) -> None:
+    spec = one(objects, "Deployment")["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    pod = spec["template"]["spec"]
+    hosts, zones = pod["topologySpreadConstraints"]
+    for each in (hosts, zones):
+        assert each["labelSelector"] == {"matchLabels": spec["selector"]["matchLabels"]}
+        assert (each["maxSkew"], each["matchLabelKeys"]) == (1, ["pod-template-hash"])
+    assert (hosts["topologyKey"], hosts["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+    assert hosts["nodeTaintsPolicy"] == "Honor"
+    assert (zones["topologyKey"], zones["whenUnsatisfiable"]) == ("topology.kubernetes.io/zone", "ScheduleAnyway")
+    assert pod["priorityClassName"] == "system-cluster-critical"
+    assert container(objects)["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+
+
+def test_the_size_that_was_decided_is_remembered_on_the_deployment() -> None:
+    assert one(rendered(), "Deployment")["metadata"]["annotations"][ANNOTATION_SIZE] == "Small"
+    large = one(rendered(controlPlane={"size": "Large"}), "Deployment")
+    assert large["metadata"]["annotations"][ANNOTATION_SIZE] == "Large"
 
 
 @pytest.mark.parametrize(
@@ -371,9 +427,109 @@ def test_istiod_is_not_injected_itself(objects: list[Rendered]) -> None:
     assert template["labels"]["sidecar.istio.io/inject"] == "false"
 
 
-def test_a_budget_never_blocks_a_drain(objects: list[Rendered]) -> None:
+@pytest.mark.parametrize(
+    ("budget", "field", "number"),
+    [({}, "maxUnavailable", 1), ({"maxUnavailable": 2}, "maxUnavailable", 2), ({"minAvailable": 2}, "minAvailable", 2)],
+)
+def test_a_budget_never_blocks_a_drain(budget: Json, field: str, number: int) -> None:
+    objects = rendered(controlPlane={"size": "Medium", "podDisruptionBudget": budget})
     spec = one(objects, "PodDisruptionBudget")["spec"]
-    assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert spec == {
+        field: number, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": one(objects, "Deployment")["spec"]["selector"],
+    }  # fmt: skip
+
+
+# Gateways
+
+
+IN_THE_MESH, ELSEWHERE = {"name": "in"}, {"name": "out", "type": "Egress", "namespace": "edge", "replicas": 3}
+
+
+def gateway(kind: str, name: str = "in", **spec: Any) -> Manifest:
+    return one(rendered(gateways=[{"name": name, **spec}]), kind, name)
+
+
+def test_a_gateway_is_an_envoy_of_its_own_that_the_webhook_fills_in() -> None:
+    template = gateway("Deployment", labels={"team": "edge"})["spec"]["template"]
+    assert template["metadata"]["labels"] == {
+        "app": "in", "istio": "in", "team": "edge", "sidecar.istio.io/inject": "true",
+    }  # fmt: skip
+    assert template["metadata"]["annotations"]["inject.istio.io/templates"] == "gateway"
+    (proxy,) = template["spec"]["containers"]
+    assert (proxy["name"], proxy["image"]) == ("istio-proxy", "auto")
+    assert proxy["resources"] == {
+        "requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2000m", "memory": "1Gi"},
+    }  # fmt: skip
+    assert template["spec"]["serviceAccountName"] == gateway("ServiceAccount")["metadata"]["name"]
+    assert proxy["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+
+
+def test_a_gateway_of_another_revision_asks_for_that() -> None:
+    objects = rendered(**CANARY, gateways=[IN_THE_MESH])
+    assert one(objects, "Deployment", "in")["spec"]["template"]["metadata"]["labels"]["istio.io/rev"] == "canary"
+    assert one(objects, "Deployment", "in")["metadata"]["namespace"] == "mesh"
+
+
+@pytest.mark.parametrize("change", [{"image": {"tag": "other"}}, {"image": {"hub": "registry.example/a"}}])
+def test_a_gateways_pods_are_made_anew_when_what_is_put_into_them_changes(change: Json) -> None:
+    def digest(**spec: Any) -> str:
+        deployment = one(rendered(gateways=[IN_THE_MESH], **spec), "Deployment", "in")
+        text: str = deployment["spec"]["template"]["metadata"]["annotations"]["meshwright.dev/injected"]
+        return text
+
+    assert digest(controlPlane=change) != digest() == digest(controlPlane={"size": "Large"})
+    root = Trust("c" * 64, NOW, "d" * 64, NOW)
+    other = [each for wave in render(plane(gateways=[IN_THE_MESH]), root) for each in wave.objects]
+    annotations = one(other, "Deployment", "in")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["meshwright.dev/injected"] != digest()
+
+
+def test_a_gateways_service_is_as_it_was_asked_for() -> None:
+    assert gateway("Service")["spec"] == {
+        "type": "LoadBalancer", "selector": {"app": "in", "istio": "in"},
+        "ports": [
+            {"name": "status-port", "port": 15021, "targetPort": 15021, "protocol": "TCP"},
+            {"name": "http2", "port": 80, "targetPort": 80, "protocol": "TCP"},
+            {"name": "https", "port": 443, "targetPort": 443, "protocol": "TCP"},
+        ],
+    }  # fmt: skip
+    asked = {
+        "annotations": {"example.org/lb": "internal"}, "externalTrafficPolicy": "Local", "loadBalancerClass": "a/b",
+        "loadBalancerSourceRanges": ["192.0.2.0/24"],
+        "ports": [{"name": "tls", "port": 443, "targetPort": 8443, "nodePort": 30443}],
+    }  # fmt: skip
+    service = gateway("Service", service=asked)
+    assert service["metadata"]["annotations"] == asked["annotations"]
+    assert service["spec"] == {
+        "type": "LoadBalancer", "selector": {"app": "in", "istio": "in"}, "externalTrafficPolicy": "Local",
+        "loadBalancerClass": "a/b", "loadBalancerSourceRanges": ["192.0.2.0/24"],
+        "ports": [{"name": "tls", "port": 443, "targetPort": 8443, "protocol": "TCP", "nodePort": 30443}],
+    }  # fmt: skip
+    assert gateway("Service", type="Egress")["spec"]["type"] == "ClusterIP"
+
+
+def test_a_gateway_is_scaled_and_budgeted_like_istiod() -> None:
+    scaled = one(rendered(gateways=[ELSEWHERE]), "HorizontalPodAutoscaler", "out")
+    assert scaled["metadata"]["namespace"] == "edge"
+    assert (scaled["spec"]["minReplicas"], scaled["spec"]["maxReplicas"]) == (3, 6)
+    assert scaled["spec"]["metrics"][0]["resource"]["target"]["averageValue"] == "1600m"
+    assert "replicas" not in gateway("Deployment")["spec"]
+    fixed = rendered(gateways=[{**ELSEWHERE, "autoscaling": {"enabled": False}}])
+    assert one(fixed, "Deployment", "out")["spec"]["replicas"] == 3
+    assert [each.key.name for each in fixed if each.key.kind == "HorizontalPodAutoscaler"] == ["istiod"]
+    budget = one(fixed, "PodDisruptionBudget", "out")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert budget["selector"] == one(fixed, "Deployment", "out")["spec"]["selector"]
+
+
+def test_a_gateway_reads_secrets_of_its_own_namespace_and_nothing_else() -> None:
+    assert gateway("Role")["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}]
+    (subject,) = one(rendered(gateways=[ELSEWHERE]), "RoleBinding", "out")["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "out", "namespace": "edge"}
 
 
 # Configuration
@@ -557,16 +713,21 @@ def test_a_template_reaches_no_further_than_its_values() -> None:
 
 
 def test_a_component_has_a_folder_and_no_template_is_forgotten() -> None:
-    used = {"injection/sidecar.tpl"}
-    original = templates.render
+    used = {"availability/availability.yaml.j2"}  # included
+    original, static = templates.render, templates.static
 
     def spy(path: str, **values: Any) -> list[Manifest]:
         used.add(path)
         return original(path, **values)
 
+    def spy_static(path: str) -> str:
+        used.add(path)
+        return static(path)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(templates, "render", spy)
-        render(plane(), TRUST)
+        patch.setattr(templates, "static", spy_static)
+        render(plane(**EVERYTHING), TRUST)
     folder = files("meshwright").joinpath("templates")
     stored = {f"{room.name}/{file.name}" for room in folder.iterdir() if room.is_dir() for file in room.iterdir()}
     assert {path for path in stored if path.endswith((".j2", ".tpl"))} == used

@@ -199,6 +199,16 @@ REASONS: dict[str, Reason] = {
             part=CONTROL_PLANE_READY,
         ),
         Reason(
+            "CNINotReady",
+            "False",
+            stalled=False,
+            means="istio-cni is not ready on every node. Pods with a sidecar that start on the others wait, or are"
+            " repaired later.",
+            next_step="`kubectl describe pod -l k8s-app=istio-cni-node` in the mesh's namespace; look at"
+            " `dataPlane.cniBinDir` and `cniConfDir` where a directory is missing.",
+            part=CONTROL_PLANE_READY,
+        ),
+        Reason(
             "NoNodeLargeEnough",
             "False",
             stalled=True,

@@ -104,6 +104,7 @@ Quantity = Annotated[
 class CNI(StrEnum):
     DISABLED = "Disabled"
     ENABLED = "Enabled"
+    EXISTING = "Existing"
 
 
 class NativeSidecars(StrEnum):
@@ -228,7 +229,7 @@ class Sidecar(Model):
 class DataPlane(Model):
     cni: CNI = CNI.DISABLED
     """`Enabled` installs istio-cni, which redirects the pods' traffic from the node, so that pods need no NET_ADMIN and
-    run under Pod Security `baseline` and `restricted`. One mesh of a cluster installs it."""
+    run under Pod Security `baseline` and `restricted`. A cluster has one: further meshes of it say `Existing`."""
     cni_bin_dir: Annotated[str, Field(max_length=255, pattern=PATH)] = "/opt/cni/bin"
     """Where the nodes' container runtime looks for CNI plugins."""
     cni_conf_dir: Annotated[str, Field(max_length=255, pattern=PATH)] = "/etc/cni/net.d"

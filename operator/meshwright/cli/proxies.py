@@ -19,8 +19,8 @@ from meshwright.cli.terminal import Terminal, Tone
 from meshwright.cli.trial import one_of, with_client
 from meshwright.cluster.census import ISTIOD_PORT, PROXY_PAGE, PROXY_PORT
 from meshwright.cluster.client import Client
-from meshwright.cluster.kinds import LIVING_POD, MUTATING_WEBHOOK, NAMESPACE, POD
-from meshwright.cluster.pods import INJECTABLE_POD, NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
+from meshwright.cluster.kinds import INJECTABLE_POD, LIVING_POD, MUTATING_WEBHOOK, NAMESPACE, POD
+from meshwright.cluster.pods import NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
 from meshwright.cluster.together import together
 from meshwright.cluster.workloads import is_ready
 from meshwright.mesh import exposition

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from meshwright.api.meshinstall import (
+    CNI,
     COMPONENT_GATEWAY,
     LABEL_COMPONENT,
     LABEL_MANAGED_BY,
@@ -25,6 +26,7 @@ from meshwright.cluster.kinds import (
     AUTOSCALER,
     BUDGET,
     CONFIG_MAP,
+    DAEMON_SET,
     DEPLOYMENT,
     INJECTABLE_POD,
     LIVING_POD,
@@ -41,9 +43,9 @@ from meshwright.cluster.together import together
 from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
 from meshwright.mesh.gateways import Gateway, gateway_of
 from meshwright.mesh.leftovers import ROOT_CERTIFICATE, ROOT_CERTIFICATE_KEY
-from meshwright.mesh.names import Names
+from meshwright.mesh.names import CNI_AGENT, Names
 from meshwright.mesh.objects import labels_of, selector_of
-from meshwright.mesh.observed import Budget, Cluster, GatewayPods, Injector, Neighbour, Node, Observed
+from meshwright.mesh.observed import Agents, Budget, Cluster, GatewayPods, Injector, Neighbour, Node, Observed
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
 
@@ -85,7 +87,18 @@ async def gather(reader: Reader, manifest: Manifest, *, now: dt.datetime) -> Obs
 async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: dt.datetime) -> Cluster:
     spec, names = mesh.spec, Names(mesh.spec.namespace, mesh.spec.revision)
     gateways = [gateway_of(each, spec) for each in spec.gateways]
-    version, namespace, istiods, injectors, pods, autoscalers, budgets, found_gateways, sidecars = await together(
+    (
+        version,
+        namespace,
+        istiods,
+        injectors,
+        pods,
+        autoscalers,
+        budgets,
+        found_gateways,
+        agents,
+        sidecars,
+    ) = await together(
         reader.version(),
         reader.get(NAMESPACE, spec.namespace, metadata_only=True),
         reader.list(DEPLOYMENT, labels="app=istiod"),
@@ -94,6 +107,7 @@ async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: d
         reader.list(AUTOSCALER, spec.namespace),
         _foreign_budgets(reader, names, gateways),
         _gateways(reader, mesh.name, gateways, now),
+        _agents(reader, spec, now),
         reader.list(LIVING_POD, labels=SIDECAR, metadata_only=True),
     )
     proxies = [pod["metadata"] for pod in sidecars if proxy_revision(pod) == spec.revision]
@@ -108,6 +122,7 @@ async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: d
         autoscaled=any(_scales(each, names.istiod) and not _is_ours(each, mesh.name) for each in autoscalers),
         budgets=tuple(budgets),
         gateways=tuple(found_gateways),
+        agents=agents,
         proxies=len(proxies),
         proxy_namespaces=dict(Counter(each["namespace"] for each in proxies)),
         fleet=tuple((each["namespace"], each["name"]) for each in proxies),
@@ -149,6 +164,17 @@ async def _gateways(reader: Reader, mesh: str, gateways: Iterable[Gateway], now:
         return workloads.gateway(deployment, by_place.get(place), pods, now)
 
     return await together(*(look(each) for each in deployments if _place(each) in selectors))
+
+
+async def _agents(reader: Reader, spec: MeshSpec, now: dt.datetime) -> Agents | None:
+    if spec.data_plane.cni is not CNI.ENABLED:
+        return None
+    if (manifest := await reader.get(DAEMON_SET, CNI_AGENT, spec.namespace)) is None:
+        return None
+    found = workloads.agents(manifest, [], now)
+    if found.rolled_out:
+        return found
+    return workloads.agents(manifest, await reader.list(POD, spec.namespace, labels=f"k8s-app={CNI_AGENT}"), now)
 
 
 async def _foreign_budgets(reader: Reader, names: Names, gateways: Iterable[Gateway]) -> list[Budget]:

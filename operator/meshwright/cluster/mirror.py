@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
+from meshwright.api.meshinstall import COMPONENT_GATEWAY, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_MESH, MANAGED_BY
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import TAG
 from meshwright.cluster.informer import Changed, Informer, Lean, head
@@ -20,6 +20,7 @@ from meshwright.cluster.kinds import (
     NAMESPACE,
     OWNED,
     POD,
+    SERVICE,
     Kind,
 )
 from meshwright.cluster.pods import (
@@ -35,6 +36,7 @@ from meshwright.mesh.enrolment import REVISION, asks_for, traits_of
 from meshwright.mesh.objects import labels_of
 
 OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+GATEWAYS = f"{OURS},{LABEL_COMPONENT}={COMPONENT_GATEWAY}"
 VERSION_HOLDS = 300.0  # seconds: an API server is not upgraded more often
 
 
@@ -139,6 +141,8 @@ def mirror_of(
         *(ours(kind, tell.mesh) for kind in OWNED),
         ours(CRD, crd_changed),
         more(DEPLOYMENT, "app=istiod", lean_deployment),
+        more(DEPLOYMENT, GATEWAYS, lean_deployment),
+        more(SERVICE, GATEWAYS, lean_service),
         more(POD, "app=istiod", lean_istiod_pod),
         injectors,
         namespaces,
@@ -210,8 +214,16 @@ class _Enrolment:
 
 
 def lean_deployment(manifest: Manifest) -> Manifest:
-    """Who made it, how many pods it is to have, and how it does."""
-    return {**_authored(manifest), "spec": {"replicas": manifest["spec"].get("replicas", 1)}, **_status(manifest)}
+    """Who made it, how many pods it is to have, what these ask for, and how it does."""
+    containers = ((manifest["spec"].get("template") or {}).get("spec") or {}).get("containers") or ()
+    kept = [{"resources": each["resources"]} if "resources" in each else {} for each in containers]
+    spec = {"replicas": manifest["spec"].get("replicas", 1), "template": {"spec": {"containers": kept}}}
+    return {**_authored(manifest), "spec": spec, **_status(manifest)}
+
+
+def lean_service(manifest: Manifest) -> Manifest:
+    """Where it is reached."""
+    return {**head(manifest), **_status(manifest)}
 
 
 def lean_injector(manifest: Manifest) -> Manifest:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.kinds import (
+    AUTOSCALER,
     CONFIG_MAP,
+    DAEMON_SET,
     DEPLOYMENT,
     GATEWAY_CLASS,
     LEASE,
@@ -24,13 +26,14 @@ from meshwright.cluster.kinds import (
 from meshwright.cluster.survey import is_disabled
 from meshwright.cluster.together import together
 from meshwright.mesh.leftovers import leftovers
-from meshwright.mesh.names import Names
+from meshwright.mesh.names import CNI_AGENT, Names
 from meshwright.mesh.objects import Owner, Step, selector_of
 from meshwright.mesh.observed import Istiod
 from meshwright.mesh.observed import pods as counted
 
 WEBHOOKS = (MUTATING_WEBHOOK, VALIDATING_WEBHOOK)
-REST = tuple(kind for kind in OWNED if kind not in (*WEBHOOKS, DEPLOYMENT))
+RUNNING = (AUTOSCALER, DEPLOYMENT, DAEMON_SET)
+REST = tuple(kind for kind in OWNED if kind not in (*WEBHOOKS, *RUNNING))
 STEPS = 4
 PUBLISHED = "istio.io/config=true"  # what istiod puts on the ConfigMaps that it writes into every namespace
 
@@ -46,11 +49,14 @@ async def remove(
     Everything else is read here, and from the API server: an informer that lags behind would leave things for ever.
     """
     await _delete(client, WEBHOOKS, owner, proceed)
-    excepted = await _delete(client, (DEPLOYMENT,), owner, proceed)
+    excepted = await _delete(client, RUNNING, owner, proceed)
     # An istiod that still runs would make again what it left.
     if pods := await client.list(POD, names.namespace, labels=selector_of(names.selector), metadata_only=True):
         kept = f"; Deployment {', '.join(excepted)}, which an annotation excepts, keeps them" if excepted else ""
-        return Step(2, STEPS, "control plane", f"{_named(pods)} to end{kept}")
+        return Step(2, STEPS, "control plane", f"{_named(pods, of='istiod')} to end{kept}")
+    # istio-cni takes its plugin from the nodes when it ends, and asks the API server until then.
+    if agents := await _agents(client, names):
+        return Step(2, STEPS, "control plane", f"{_named(agents, of='istio-cni')} to end")
     await _delete(client, REST, owner, proceed)
     others = [each for each in istiods if (each.namespace, each.name) != (names.namespace, names.istiod)]
     live = await _what_istiod_left(client, names)
@@ -88,6 +94,13 @@ async def _what_istiod_left(client: Client, names: Names) -> list[Manifest]:
     ]
 
 
-def _named(pods: list[Manifest]) -> str:
+async def _agents(client: Client, names: Names) -> list[Manifest]:
+    """Pods of an istio-cni of ours that is gone; one that is there still is somebody else's, or excepted."""
+    if await client.get(DAEMON_SET, CNI_AGENT, names.namespace, metadata_only=True):
+        return []
+    return await client.list(POD, names.namespace, labels=f"k8s-app={CNI_AGENT}", metadata_only=True)
+
+
+def _named(pods: list[Manifest], *, of: str) -> str:
     names = ", ".join(f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in pods[:3])
-    return f"{counted(len(pods))} of istiod ({names}{', …' if len(pods) > 3 else ''})"  # noqa: PLR2004
+    return f"{counted(len(pods))} of {of} ({names}{', …' if len(pods) > 3 else ''})"  # noqa: PLR2004

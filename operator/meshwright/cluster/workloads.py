@@ -18,7 +18,7 @@ from meshwright.cluster.installers import installers
 from meshwright.mesh import quantity
 from meshwright.mesh.enrolment import REVISION
 from meshwright.mesh.objects import annotations_of, labels_of
-from meshwright.mesh.observed import GatewayPods, Istiod, Node, Trouble
+from meshwright.mesh.observed import Agents, GatewayPods, Istiod, Node, Trouble
 
 USUAL_START = 20.0  # seconds after which what runs should be ready
 WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
@@ -40,6 +40,17 @@ def gateway(manifest: Manifest, service: Manifest | None, pods: list[Manifest], 
     return GatewayPods(
         **_workload(manifest),
         addresses=_addresses(service),
+        troubles=tuple(trouble for pod in pods for trouble in troubles(pod, now)),
+    )
+
+
+def agents(manifest: Manifest, pods: list[Manifest], now: dt.datetime) -> Agents:
+    status = manifest.get("status") or {}
+    return Agents(
+        wanted=status.get("desiredNumberScheduled", 0),
+        updated=status.get("updatedNumberScheduled", 0),
+        ready=status.get("numberReady", 0),
+        current=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
         troubles=tuple(trouble for pod in pods for trouble in troubles(pod, now)),
     )
 

@@ -235,7 +235,9 @@ def _look(
         configuration_finding(replies, plane.mesh_config, version=plane.version, cluster=cluster.name),
         *certificate_findings(replies, trust, spec.data_plane, now=observed.now, cluster=cluster.name),
         plane.resize.finding,
-        *cluster_findings(cluster, plane.names, replicas=plane.replicas.replicas, gateways=plane.gateways),
+        *cluster_findings(
+            cluster, plane.names, replicas=plane.replicas.replicas, gateways=plane.gateways, cni=plane.cni is not None
+        ),
     )
     return tuple(each for each in found if each)
 

@@ -152,7 +152,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
             hold_application=spec.data_plane.sidecar.hold_application_until_proxy_starts,
             proxy_resources=proxy_share(spec.data_plane.sidecar.resources).manifest,
             proxy_log_level=spec.data_plane.sidecar.log_level,
-            cni_enabled=spec.data_plane.cni is CNI.ENABLED,
+            cni_enabled=spec.data_plane.cni is not CNI.DISABLED,
         ),
         mtls=spec.mtls,
         trust=trust_intent(observed.mesh, cluster.name),

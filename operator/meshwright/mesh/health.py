@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway
-from meshwright.mesh.names import Names
+from meshwright.mesh.names import CNI_AGENT, Names
 from meshwright.mesh.observed import Cluster, Istiod, Trouble, Workload, named
 
 
@@ -21,7 +21,7 @@ def own_injector(cluster: Cluster, names: Names) -> bool:
 
 
 def cluster_findings(
-    cluster: Cluster, names: Names, *, replicas: int | None, gateways: Sequence[Gateway] = ()
+    cluster: Cluster, names: Names, *, replicas: int | None, gateways: Sequence[Gateway] = (), cni: bool = False
 ) -> tuple[Finding, ...]:
     """What is not as it should be of the control plane, the webhooks and the gateways, in this order.
 
@@ -30,6 +30,7 @@ def cluster_findings(
     found = (
         control_plane_finding(cluster, names, replicas),
         budget_finding(cluster),
+        agents_finding(cluster, names) if cni else None,
         webhooks_finding(cluster, names),
         *gateway_findings(cluster, gateways),
     )
@@ -58,6 +59,16 @@ def budget_finding(cluster: Cluster) -> Finding | None:
         f"PodDisruptionBudget {first.namespace}/{first.name}, made by {named(first.managers)}, is over pods that have"
         f" one already, in cluster {cluster.name}: none of them can be evicted",
     )
+
+
+def agents_finding(cluster: Cluster, names: Names) -> Finding | None:
+    agents = cluster.agents
+    if agents and agents.rolled_out:
+        return None
+    if agents is None:
+        return Finding("CNINotReady", f"DaemonSet {names.namespace}/{CNI_AGENT} is not there yet")
+    ready = f"istio-cni is ready on {agents.ready} of {agents.wanted} nodes of cluster {cluster.name}"
+    return Finding("CNINotReady", f"{ready}; {explain(agents.troubles)}" if agents.troubles else ready)
 
 
 def webhooks_finding(cluster: Cluster, names: Names) -> Finding | None:

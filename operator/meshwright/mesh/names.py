@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_REVISION = "default"
+CNI_AGENT = "istio-cni-node"  # Istio's plugin and istiod know it by this name
 CLUSTER_DOMAIN = "cluster.local"
 
 

@@ -106,6 +106,21 @@ class GatewayPods(Workload):
 
 
 @dataclass(frozen=True)
+class Agents:
+    """istio-cni's pods: one on each node."""
+
+    wanted: int = 0
+    updated: int = 0
+    ready: int = 0
+    current: bool = True  # the counts are about the newest template
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def rolled_out(self) -> bool:
+        return self.current and self.wanted == self.updated == self.ready
+
+
+@dataclass(frozen=True)
 class Node:
     """What a node has for pods, when it has none."""
 
@@ -137,6 +152,7 @@ class Cluster:
     autoscaled: bool = False  # a HorizontalPodAutoscaler that is not ours decides the replicas of our istiod
     budgets: tuple[Budget, ...] = ()
     gateways: tuple[GatewayPods, ...] = ()
+    agents: Agents | None = None
     nodes: tuple[Node, ...] = ()  # those that take pods; looked at only while a size is decided
     injection: Injection = Injection()  # of the pods that are to have a sidecar of ours
     enrolled: int = 0  # how many these are

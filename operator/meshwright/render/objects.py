@@ -66,6 +66,8 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             *cni("cni/bindings.yaml.j2"),
             *gateways("gateway/bindings.yaml.j2"),
         )),
+        # Before pods are injected that rely on it.
+        Wave("cni", cni("cni/agent.yaml.j2")),
         Wave(
             "configuration",
             component(
@@ -77,7 +79,6 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
                 injector_values=json.dumps(plane.injector_values, indent=2, sort_keys=True),
             ),
         ),
-        Wave("cni", cni("cni/agent.yaml.j2")),
         Wave(
             "control plane",
             tuple(
