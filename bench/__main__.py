@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import events, install, memory, render, start, takeover
+from bench import events, install, memory, pods, render, start, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "memory": memory.figures,
     "takeover": takeover.figures,
     "events": events.figures,
+    "pods": pods.figures,
     "install": install.figures,
 }
 

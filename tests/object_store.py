@@ -184,7 +184,7 @@ class ObjectStore(Client):
         self._check(key, metadata)
         del self.objects[key]
 
-    # How it keeps them
+    # What runs
 
     async def proxied(
         self, namespace: str, pod: str, port: int, path: str, *, only: Callable[[bytes], bool] | None = None
@@ -194,6 +194,8 @@ class ObjectStore(Client):
 
     async def forwarded(self, namespace: str, pod: str, port: int, path: str) -> bytes:
         raise Unreachable(f"pod {namespace}/{pod} does not answer")
+
+    # How it keeps them
 
     def _note(self, verb: str, key: Key, manager: str, body: Manifest, *, force: bool = True) -> None:
         self.requests.append(Request(verb, key, manager, _copy(body), force))

@@ -85,7 +85,7 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"controlPlane": {"podDisruptionBudget": {"minAvailable": "50%"}}},
      "spec.controlPlane.podDisruptionBudget.minAvailable: Input should be a valid integer"),
     ({"controlPlane": {"priorityClassName": "Very High"}}, "spec.controlPlane.priorityClassName: String should match"),
-    ({"dataPlane": {"cni": True}}, "spec.dataPlane.cni: Input should be 'Disabled' or 'Enabled'"),
+    ({"dataPlane": {"cni": True}}, "spec.dataPlane.cni: Input should be 'Disabled', 'Enabled' or 'Existing'"),
     ({"dataPlane": {"cniBinDir": "opt/cni"}}, "spec.dataPlane.cniBinDir: String should match pattern"),
     ({"dataPlane": {"certificateTTL": "1d"}}, "spec.dataPlane.certificateTTL: String should match pattern"),
     ({"dataPlane": {"certificateRenewalRatio": 1}}, "spec.dataPlane.certificateRenewalRatio: Input should be less"),

@@ -87,13 +87,16 @@ def test_a_file_is_read_as_kubectl_reads_it(tmp_path: Path, capsys: pytest.Captu
     """YAML is a way to write JSON: dates are text, keys are text, what is shared is written out."""
     path = tmp_path / "mesh.yaml"
     head = yaml.safe_dump({key: value for key, value in manifest().items() if key != "spec"})
-    path.write_text(f"{head}spec: {{version: 1.31.4, meshConfig: {{a: &x [1], b: *x, c: 2026-01-02, d: {{5: e}}}}}}\n")
+    shared = "defaultServiceExportTo: &x ['.'], defaultVirtualServiceExportTo: *x"
+    fields = f"{shared}, ingressClass: 2026-01-02, caCertificates: [{{pem: a, trustDomains: [5]}}]"
+    path.write_text(f"{head}spec: {{version: 1.31.4, meshConfig: {{{fields}}}}}\n")
     assert main(["render", str(path), "-o", "json"]) == 0
     items = json.loads(capsys.readouterr().out)["items"]
     (mesh,) = [each["data"]["mesh"] for each in items if each["metadata"]["name"] == "istio"]
     assert "&" not in mesh
     found = yaml.safe_load(mesh)
-    assert {key: found[key] for key in "abcd"} == {"a": [1], "b": [1], "c": "2026-01-02", "d": {"5": "e"}}
+    assert found["defaultServiceExportTo"] == found["defaultVirtualServiceExportTo"] == ["."]
+    assert (found["ingressClass"], found["ingressSelector"]) == ("2026-01-02", {"5": "e"})
 
 
 ERRORS: list[tuple[str, str | bytes, str]] = [
@@ -143,16 +146,20 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["render"], ["render", "a", "-o", "xml"], ["render", "a", "b"]]
+    "arguments",
+    [[], ["nonsense"], ["render"], ["render", "a", "-o", "xml"], ["render", "a", "b"], ["status", "--color", "red"]],
 )
-def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_an_error_and_no_difference(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    assert caught.value.code == 2
+    assert caught.value.code == 1
     assert "usage: kubectl mesh" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["render", "--help"]])
+VERBS = ("status", "plan", "diff", "proxies", "explain", "render")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
 def test_help_is_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -199,10 +206,23 @@ import sys
 from meshwright.cli.main import main, parser
 parser()
 assert not [name for name in {(*HEAVY, "jinja2", "pydantic", "yaml")} if name in sys.modules], "for --help"
+assert main(["explain"]) == 0
+assert not [name for name in {(*HEAVY, "jinja2", "pydantic")} if name in sys.modules], "for explain"
 assert main(["render", sys.argv[1]]) == 0
 assert not [name for name in {HEAVY} if name in sys.modules], "for render"
 """
     done = run(program, str(QUICKSTART))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_status_starts_without_the_operators_client() -> None:
+    program = f"""
+import sys
+import meshwright.cli.main, meshwright.cli.server, meshwright.cli.status, meshwright.cli.terminal
+heavy = set({HEAVY}) - {{"pykube"}} | {{"jinja2", "pydantic"}}
+assert not [name for name in heavy if name in sys.modules]
+"""
+    done = run(program)
     assert (done.returncode, done.stderr) == (0, "")
 
 

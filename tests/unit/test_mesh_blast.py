@@ -125,7 +125,7 @@ PODS: list[tuple[str, Json, Fraction]] = [
     ("containers together", {"containers": [container("1"), container("500m")]}, Fraction(3, 2)),
     ("a limit stands for a request", {"containers": [container(limit="2")]}, Fraction(2)),
     ("a request is before a limit", {"containers": [container("1", limit="2")]}, Fraction(1)),
-    ("an init container that is larger", {"initContainers": [container("3")], "containers": [container("1")]}, Fraction(3)),
+    ("a larger init container", {"initContainers": [container("3")], "containers": [container("1")]}, Fraction(3)),
     ("one that is smaller", {"initContainers": [container("500m")], "containers": [container("1")]}, Fraction(1)),
     (
         "a native sidecar stays",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from meshes import injector, istiod
+from meshes import injector, istiod, mesh
+from meshwright.api.meshinstall import Autoscaling
+from meshwright.api.meshinstall import Gateway as GatewaySpec
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.health import control_plane_finding, own_istiod
+from meshwright.mesh.gateways import Gateway, gateway_of
+from meshwright.mesh.health import cluster_findings, control_plane_finding, own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Key, Rendered, Step, at_once, crds_established, deployments_serve
-from meshwright.mesh.observed import Cluster, Trouble
+from meshwright.mesh.observed import Agents, Budget, Cluster, GatewayPods, Trouble
 
 Json = dict[str, Any]
 
@@ -43,17 +47,89 @@ TABLE: list[tuple[str, Cluster, str | None, str]] = [
      "container discovery of pod istiod-1 says ImagePullBackOff: Back-off pulling image"),
     ("no node", cluster(istiods=(istiod(available=0),), troubles=(UNSCHEDULABLE, PULL)), "ControlPlaneNotReady",
      "pod istiod-2 says Unschedulable: 0/3 nodes are available (and 1 more)"),
-    ("no webhook", cluster(injectors=()), "Progressing", "MutatingWebhookConfiguration istio-sidecar-injector"),
-    ("no CA in the webhook", cluster(injectors=(injector(trusted=False),)), "Progressing", "has not written its CA"),
-    ("another webhook's CA", cluster(injectors=(injector(name="other"),)), "Progressing", "has not written its CA"),
+    ("no webhook", cluster(injectors=()), "WebhooksNotTrusted", "MutatingWebhookConfiguration istio-sidecar-injector"),
+    ("no CA in the webhook", cluster(injectors=(injector(trusted=False),)), "WebhooksNotTrusted", "not written its CA"),
+    ("another webhook's CA", cluster(injectors=(injector(name="other"),)), "WebhooksNotTrusted", "not written its CA"),
+    ("somebody else's budget over our pods", cluster(budgets=(Budget("istio-system", "b", ("helm",)),)),
+     "DisruptionBudgetConflict", "PodDisruptionBudget istio-system/b, made by helm, is over pods that have one already"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seen", "reason", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_what_is_said_of_what_is_seen(seen: Cluster, reason: str | None, says: str) -> None:
-    finding = control_plane_finding(seen, NAMES, 2)
-    assert (finding.reason if finding else None) == reason
-    assert finding is None or says in finding.message
+    found = cluster_findings(seen, NAMES, replicas=2)
+    assert [each.reason for each in found] == ([reason] if reason else [])
+    assert all(says in each.message for each in found)
+
+
+def test_each_part_is_told_in_the_order_in_which_they_come_about() -> None:
+    nothing = Cluster("primary", budgets=(Budget("istio-system", "b", ()),))
+    found = cluster_findings(nothing, NAMES, replicas=2, gateways=[INGRESS], cni=True)
+    assert [each.reason for each in found] == [
+        "Progressing", "DisruptionBudgetConflict", "CNINotReady", "WebhooksNotTrusted", "GatewayNotReady",
+    ]  # fmt: skip
+
+
+AGENTS: list[tuple[Agents | None, str | None]] = [
+    (None, "DaemonSet istio-system/istio-cni-node is not there yet"),
+    (Agents(wanted=3, updated=3, ready=3), None),
+    (Agents(), None),  # no node takes it
+    (Agents(wanted=3, updated=3, ready=2), "istio-cni is ready on 2 of 3 nodes of cluster primary"),
+    (Agents(wanted=3, updated=2, ready=3), "istio-cni is ready on 3 of 3 nodes of cluster primary"),
+    (Agents(wanted=3, updated=3, ready=3, current=False), "istio-cni is ready on 3 of 3 nodes of cluster primary"),
+    (Agents(wanted=1, updated=1, ready=0, troubles=(PULL,)),
+     "istio-cni is ready on 0 of 1 nodes of cluster primary; container discovery of pod istiod-1 says ImagePullBackOff:"
+     " Back-off pulling image"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("agents", "says"), AGENTS)
+def test_istio_cni_is_there_when_it_is_ready_on_every_node(agents: Agents | None, says: str | None) -> None:
+    found = cluster_findings(cluster(agents=agents), NAMES, replicas=2, cni=True)
+    assert [(each.reason, each.message) for each in found] == ([("CNINotReady", says)] if says else [])
+    assert cluster_findings(cluster(agents=agents), NAMES, replicas=2, cni=False) == ()
+
+
+INGRESS = gateway_of(GatewaySpec(name="in", autoscaling=Autoscaling(enabled=False)), mesh().spec)
+SCALED = gateway_of(GatewaySpec(name="in"), mesh().spec)
+
+
+def pods(**parts: Any) -> GatewayPods:
+    """The Deployment of a gateway that is well."""
+    healthy = GatewayPods(
+        namespace="istio-system", name="in", owner="demo", replicas=2, existing=2, updated=2, available=2
+    )
+    return replace(healthy, **parts)
+
+
+FOUR: Json = dict.fromkeys(("replicas", "existing", "updated", "available"), 4)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen", "says"),
+    [
+        (INGRESS, (), "Deployment istio-system/in is not there yet"),
+        (INGRESS, (pods(namespace="edge"),), "Deployment istio-system/in is not there yet"),
+        (INGRESS, (pods(),), None),
+        (INGRESS, (pods(available=1),), "1 of 2 replicas of gateway istio-system/in are ready in cluster primary"),
+        (INGRESS, (pods(**FOUR),), "4 of 2 replicas of gateway istio-system/in are ready in cluster primary"),
+        (SCALED, (pods(**FOUR),), None),
+        (SCALED, (pods(**{**FOUR, "available": 3}),),
+         "3 of 4 replicas of gateway istio-system/in are ready in cluster primary"),
+        (INGRESS, (pods(generation=2),), "gateway istio-system/in is about to be rolled out in cluster primary"),
+        (INGRESS, (pods(existing=3, updated=1),),
+         "1 of 2 replicas of gateway istio-system/in are new, 2 old ones run on, in cluster primary"),
+        (INGRESS, (pods(available=0, failure="exceeded quota"),),
+         "0 of 2 replicas of gateway istio-system/in are ready in cluster primary; its pods cannot be made: exceeded"
+         " quota"),
+        (INGRESS, (pods(available=0, troubles=(UNSCHEDULABLE,)),),
+         "0 of 2 replicas of gateway istio-system/in are ready in cluster primary; pod istiod-2 says Unschedulable:"
+         " 0/3 nodes are available"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_gateway(wanted: Gateway, seen: tuple[GatewayPods, ...], says: str | None) -> None:
+    found = cluster_findings(cluster(gateways=seen), NAMES, replicas=2, gateways=[wanted])
+    assert [(each.reason, each.message) for each in found] == ([("GatewayNotReady", says)] if says else [])
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 9])

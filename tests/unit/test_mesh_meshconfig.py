@@ -22,7 +22,7 @@ def test_a_fresh_mesh_has_istios_defaults_and_what_follows_from_the_spec() -> No
         "defaultConfig": {
             "discoveryAddress": "istiod.istio-system.svc:15012",
             "meshId": "cluster.local",
-            "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"},
+            "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true", "ISTIO_DELTA_XDS": "true"},
         },
     }
 
@@ -37,7 +37,50 @@ def test_what_is_computed_follows_its_fields() -> None:
 
 def test_what_is_computed_for_proxies_stands_beside_the_users() -> None:
     found = mesh_config(mesh(meshConfig={"defaultConfig": {"proxyMetadata": {"MINE": "1"}}}).spec)
-    assert found["defaultConfig"]["proxyMetadata"] == {"MINE": "1", "PROXY_CONFIG_XDS_AGENT": "true"}
+    assert found["defaultConfig"]["proxyMetadata"] == {
+        "MINE": "1", "PROXY_CONFIG_XDS_AGENT": "true", "ISTIO_DELTA_XDS": "true",
+    }  # fmt: skip
+
+
+def test_without_metrics_no_provider_is_a_default() -> None:
+    assert mesh_config(mesh(observability={"prometheus": False}).spec)["defaultProviders"] == {"metrics": []}
+
+
+TRACING: Json = {"tracing": {"otlp": {"service": "collector.example"}}}
+
+
+def test_our_provider_of_traces_stands_beside_the_users() -> None:
+    theirs = [{"name": "mine", "zipkin": {"service": "z", "port": 1}}]
+    found = mesh_config(mesh(observability=TRACING, meshConfig={"extensionProviders": theirs}).spec)
+    assert found["extensionProviders"] == [
+        *theirs, {"name": "meshwright-otlp", "opentelemetry": {"service": "collector.example", "port": 4317}},
+    ]  # fmt: skip
+    assert found["defaultProviders"] == {"metrics": ["prometheus"], "tracing": ["meshwright-otlp"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "refused"),
+    [
+        ({}, {"defaultProviders": {"tracing": ["mine"]}, "extensionProviders": [{"name": "meshwright-otlp"}]}, []),
+        ({"observability": TRACING}, {"defaultProviders": {"tracing": []}}, ["defaultProviders.tracing"]),
+        ({"observability": TRACING}, {"extensionProviders": [{"name": "mine"}, {"name": "meshwright-otlp"}]},
+         ["extensionProviders[1] (meshwright-otlp)"]),
+        ({"observability": TRACING}, {"extensionProviders": "text"}, []),  # for the schema to say
+        ({"observability": {"accessLog": True}}, {"accessLogFile": "x"}, ["accessLogFile"]),
+        ({"dataPlane": {"dnsRefreshRate": "5s"}}, {"dnsRefreshRate": "1s"}, ["dnsRefreshRate"]),
+        ({"dataPlane": {"idleTimeout": "5s"}},
+         {"defaultTrafficPolicy": {"connectionPool": {"http": {"idleTimeout": "1s", "maxRetries": 1}}}},
+         ["defaultTrafficPolicy.connectionPool.http.idleTimeout"]),
+        ({}, {"dnsRefreshRate": "1s", "accessLogFile": "x"}, []),
+        ({}, {"defaultConfig": {"proxyMetadata": {"ISTIO_DELTA_XDS": "false"}}},
+         ["defaultConfig.proxyMetadata.ISTIO_DELTA_XDS"]),
+        ({}, {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "1h"}}}, []),
+        ({"dataPlane": {"certificateTTL": "1h"}}, {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "1h"}}},
+         ["defaultConfig.proxyMetadata.SECRET_TTL"]),
+    ],
+)  # fmt: skip
+def test_what_follows_from_another_field_that_is_set_cannot_be_set(spec: Json, given: Json, refused: list[str]) -> None:
+    assert computed_keys(mesh(**spec, meshConfig=given).spec) == [f"spec.meshConfig.{path}" for path in refused]
 
 
 @pytest.mark.parametrize(

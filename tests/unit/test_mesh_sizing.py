@@ -9,7 +9,18 @@ import pytest
 
 from meshwright.api.meshinstall import ControlPlane, Resources, Size
 from meshwright.mesh import quantity
-from meshwright.mesh.sizing import ROWS, Demand, Sizing, contradictions, size_of
+from meshwright.mesh.sizing import (
+    PROXY,
+    ROWS,
+    Demand,
+    Share,
+    Sizing,
+    contradictions,
+    limits_of,
+    proxy_share,
+    size_for,
+    size_of,
+)
 
 Json = dict[str, Any]
 
@@ -19,25 +30,37 @@ def resources(**parts: Json) -> Resources:
 
 
 @pytest.mark.parametrize(
-    ("size", "replicas", "requests", "limits", "up_to"),
+    ("size", "replicas", "requests", "limits", "below"),
     [
         (Size.SMALL, 2, Demand("500m", "4Gi"), Demand("2", "4Gi"), 500),
         (Size.MEDIUM, 3, Demand("1", "8Gi"), Demand("4", "8Gi"), 2000),
         (Size.LARGE, 5, Demand("2", "16Gi"), Demand("8", "16Gi"), 10000),
     ],
 )
-def test_the_rows(size: Size, replicas: int, requests: Demand, limits: Demand, up_to: int) -> None:
-    assert size_of(size, Resources()) == Sizing(replicas, requests, limits)
-    assert ROWS[size].up_to_pods == up_to
+def test_the_rows(size: Size, replicas: int, requests: Demand, limits: Demand, below: int) -> None:
+    assert size_of(size, Resources()) == Sizing(size, replicas, Share(requests, limits))
+    assert ROWS[size].below_pods == below
+    assert limits_of(size) == limits
+
+
+@pytest.mark.parametrize(
+    ("pods", "size"),
+    [
+        (0, Size.SMALL), (499, Size.SMALL), (500, Size.MEDIUM), (1999, Size.MEDIUM), (2000, Size.LARGE),
+        (9999, Size.LARGE), (10000, Size.LARGE), (10**6, Size.LARGE),
+    ],
+)  # fmt: skip
+def test_a_row_is_half_open(pods: int, size: Size) -> None:
+    assert size_for(pods) is size
 
 
 def test_every_size_has_a_row_and_the_description_tells_it() -> None:
-    assert set(ROWS) == set(Size)
+    assert set(ROWS) == set(Size) - {Size.AUTO}
     text = " ".join((ControlPlane.model_fields["size"].description or "").split())
     for row in ROWS.values():
         memory = row.memory.replace("Gi", " GiB")
         assert f"`{row.size}` {row.replicas} × {row.cpu} CPU / {memory}" in text
-        assert str(row.up_to_pods) in text
+        assert f"(less than {row.below_pods}" in text
 
 
 @pytest.mark.parametrize(
@@ -59,7 +82,7 @@ def test_every_size_has_a_row_and_the_description_tells_it() -> None:
 def test_an_override_moves_what_follows_from_it_and_nothing_else(
     override: Json, requests: Demand, limits: Demand
 ) -> None:
-    assert size_of(Size.SMALL, resources(**override)) == Sizing(2, requests, limits)
+    assert size_of(Size.SMALL, resources(**override)) == Sizing(Size.SMALL, 2, Share(requests, limits))
 
 
 @pytest.mark.parametrize(
@@ -85,15 +108,44 @@ def test_an_override_moves_what_follows_from_it_and_nothing_else(
     ],
 )
 def test_contradictions(override: Json, says: list[str]) -> None:
-    found = contradictions(Size.SMALL, resources(**override))
+    found = contradictions("spec.a.resources", resources(**override), limits_of(Size.SMALL))
     assert len(found) == len(says)
     for line, part in zip(found, says, strict=True):
-        assert line.startswith("spec.controlPlane.resources")
+        assert line.startswith("spec.a.resources")
         assert part in line
 
 
 def test_a_request_that_a_larger_size_allows_is_no_contradiction() -> None:
-    assert contradictions(Size.LARGE, resources(requests={"cpu": "3", "memory": "5Gi"})) == []
+    asked = resources(requests={"cpu": "3", "memory": "5Gi"})
+    assert contradictions("spec.a", asked, limits_of(Size.LARGE)) == []
+
+
+def test_auto_has_to_do_with_the_limits_of_the_smallest_size() -> None:
+    assert limits_of(Size.AUTO) == limits_of(Size.SMALL)
+
+
+@pytest.mark.parametrize(
+    ("override", "requests", "limits"),
+    [
+        ({}, Demand("100m", "128Mi"), Demand("2000m", "1Gi")),
+        ({"limits": {"cpu": "50m"}}, Demand("50m", "128Mi"), Demand("50m", "1Gi")),
+        ({"limits": {"memory": "64Mi"}}, Demand("100m", "64Mi"), Demand("2000m", "64Mi")),
+        ({"limits": {"cpu": "4"}}, Demand("100m", "128Mi"), Demand("4", "1Gi")),
+        ({"requests": {"cpu": 1}}, Demand("1", "128Mi"), Demand("2000m", "1Gi")),
+        ({"requests": {"cpu": "10m"}, "limits": {"cpu": "20m"}}, Demand("10m", "128Mi"), Demand("20m", "1Gi")),
+    ],
+)
+def test_a_proxys_share_is_istios_own_unless_it_is_set(override: Json, requests: Demand, limits: Demand) -> None:
+    share = proxy_share(resources(**override))
+    assert share == Share(requests, limits)
+    assert share.manifest == {"requests": vars(requests), "limits": vars(limits)}
+    assert proxy_share(share.resources) == share
+
+
+def test_what_a_proxy_may_use_binds_its_requests() -> None:
+    assert contradictions("spec.p", resources(requests={"cpu": "3"}), PROXY.limits) == [
+        "spec.p.requests.cpu (3) is more than limits.cpu (2000m): lower the request or raise the limit"
+    ]
 
 
 @pytest.mark.parametrize(

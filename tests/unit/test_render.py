@@ -75,7 +75,7 @@ def env(objects: list[Rendered]) -> dict[str, Any]:
 
 def test_waves_in_the_order_in_which_each_needs_the_one_before() -> None:
     assert [wave.name for wave in waves(**EVERYTHING)] == [
-        "crds", "namespace", "identity", "bindings", "configuration", "cni", "control plane", "webhooks", "policy",
+        "crds", "namespace", "identity", "bindings", "cni", "configuration", "control plane", "webhooks", "policy",
         "gateways",
     ]  # fmt: skip
 

@@ -18,9 +18,11 @@ import requests
 from meshwright.api.errors import FinalError, MeshwrightError, NotFound, Unreachable
 from meshwright.cli.kubeconfig import Access, merged
 from meshwright.cluster.failures import classify
-from meshwright.cluster.kinds import MESH_INSTALL
 
 Json = dict[str, Any]
+
+# As `cluster.kinds` has it, without the tenth of a second that its models take to be imported.
+API_VERSION, KIND, PLURAL = "meshwright.dev/v1alpha1", "MeshInstall", "meshinstalls"
 
 ERROR = 400
 SECONDS = 10.0
@@ -62,7 +64,7 @@ class Server:
         """All MeshInstalls by name, or the one that is asked for; and the resourceVersion of the collection."""
         answer = self._ask()
         found = sorted(answer["items"] or (), key=lambda each: str(each["metadata"]["name"]))
-        head = {"apiVersion": MESH_INSTALL.api_version, "kind": MESH_INSTALL.kind}
+        head = {"apiVersion": API_VERSION, "kind": KIND}
         meshes = [{**head, **each} for each in found if name in (None, each["metadata"]["name"])]
         if name and not meshes:
             raise NotFound(no_such_mesh(name, [each["metadata"]["name"] for each in found]))
@@ -91,11 +93,13 @@ class Server:
                 )
             if answer.status_code >= ERROR:
                 raise classify(answer.status_code, answer.content, answer.headers, what=WHAT)
-            found: Json = answer.json()
-            return found
+            found = answer.json()
+        if not isinstance(found, dict) or "items" not in found:
+            raise FinalError(f"{self._http.url} is no API server of Kubernetes: its answer is no list")
+        return found
 
     def _get(self, query: dict[str, str], **more: Any) -> requests.Response:
-        answer: requests.Response = self._http.get(version="", base=MESH_INSTALL.path(), params=query, **more)
+        answer: requests.Response = self._http.get(version=API_VERSION, url=PLURAL, params=query, **more)
         return answer
 
 

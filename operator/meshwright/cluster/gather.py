@@ -74,13 +74,14 @@ async def gather(reader: Reader, manifest: Manifest, *, now: dt.datetime) -> Obs
         reader.list(MESH_INSTALL), gather_cluster(reader, mesh, name=mesh.spec.cluster_name, now=now)
     )
     injection = await gather_injection(reader, mesh.spec, cluster.injectors)
-    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=injection.expected) else ()
+    enrolled = max(injection.expected, cluster.proxies)
+    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
     return Observed(
         now=now,
         mesh=mesh,
         created=manifest["metadata"].get("creationTimestamp", ""),
         neighbours=tuple(_neighbour(each) for each in neighbours if each["metadata"]["name"] != mesh.name),
-        clusters=(replace(cluster, injection=injection, enrolled=injection.expected, nodes=nodes),),
+        clusters=(replace(cluster, injection=injection, enrolled=enrolled, nodes=nodes),),
     )
 
 

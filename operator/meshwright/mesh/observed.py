@@ -154,8 +154,8 @@ class Cluster:
     gateways: tuple[GatewayPods, ...] = ()
     agents: Agents | None = None
     nodes: tuple[Node, ...] = ()  # those that take pods; looked at only while a size is decided
-    injection: Injection = Injection()  # of the pods that are to have a sidecar of ours
-    enrolled: int = 0  # how many these are
+    injection: Injection = field(default_factory=Injection)  # of the pods that are to have a sidecar of ours
+    enrolled: int = 0  # how many these are, or proxies, whichever are more
     proxies: int = 0  # pods with a sidecar of ours
     proxy_namespaces: Mapping[str, int] = field(default_factory=dict)  # the same, by namespace
     fleet: tuple[tuple[str, str], ...] = ()  # the same, each by namespace and name

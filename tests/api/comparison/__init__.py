@@ -1,0 +1,1 @@
+"""Meshwright's objects beside those of `istioctl manifest generate`: the same intent, the same version."""
