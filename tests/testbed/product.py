@@ -59,8 +59,14 @@ class Product:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
         """Raises TestbedError with kubectl's own words when it fails."""
-        environment = {**os.environ, "KUBECONFIG": str(self._backend.kubeconfig)}
-        return run([self._kubectl, *arguments], stdin=stdin, env=environment, timeout=timeout)
+        return run(self.command(*arguments), stdin=stdin, env=self.environment, timeout=timeout)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self._kubectl), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "KUBECONFIG": str(self._backend.kubeconfig)}
 
     def get(self, *arguments: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "--output=json"))

@@ -88,7 +88,7 @@ def test_a_file_is_read_as_kubectl_reads_it(tmp_path: Path, capsys: pytest.Captu
     path = tmp_path / "mesh.yaml"
     head = yaml.safe_dump({key: value for key, value in manifest().items() if key != "spec"})
     shared = "defaultServiceExportTo: &x ['.'], defaultVirtualServiceExportTo: *x"
-    fields = f"{shared}, ingressClass: 2026-01-02, caCertificates: [{{pem: a, trustDomains: [5]}}]"
+    fields = f"{shared}, ingressClass: 2026-01-02, defaultConfig: {{proxyMetadata: {{5: e}}}}"
     path.write_text(f"{head}spec: {{version: 1.31.4, meshConfig: {{{fields}}}}}\n")
     assert main(["render", str(path), "-o", "json"]) == 0
     items = json.loads(capsys.readouterr().out)["items"]
@@ -96,7 +96,8 @@ def test_a_file_is_read_as_kubectl_reads_it(tmp_path: Path, capsys: pytest.Captu
     assert "&" not in mesh
     found = yaml.safe_load(mesh)
     assert found["defaultServiceExportTo"] == found["defaultVirtualServiceExportTo"] == ["."]
-    assert (found["ingressClass"], found["ingressSelector"]) == ("2026-01-02", {"5": "e"})
+    assert found["ingressClass"] == "2026-01-02"
+    assert found["defaultConfig"]["proxyMetadata"]["5"] == "e"
 
 
 ERRORS: list[tuple[str, str | bytes, str]] = [

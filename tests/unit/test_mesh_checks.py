@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from meshes import cluster, injector, istiod, mesh, observed
-from meshwright.api.meshinstall import MeshStatus, Mode
+from meshwright.api.meshinstall import Gateway as GatewaySpec
+from meshwright.api.meshinstall import GatewayService, MeshStatus, Mode, Resources, Size
+from meshwright.mesh import gateways
+from meshwright.mesh.availability import Bounds
 from meshwright.mesh.checks import CHECKS, first_finding
 from meshwright.mesh.desired import decide, owner_of, replicas_for, trust_intent
+from meshwright.mesh.findings import Finding
 from meshwright.mesh.objects import Owner
 from meshwright.mesh.observed import Cluster, Neighbour, Observed
 from meshwright.mesh.replicas import Decision
+from meshwright.mesh.sizing import size_of
 
 Json = dict[str, Any]
 
@@ -46,12 +51,192 @@ def with_tag(tag: str, points_to: str, **spec: Any) -> Observed:
     return observed(mesh(**spec), clusters=(cluster(injectors=(theirs,)),))
 
 
+def plane(**parts: Any) -> Json:
+    return {"controlPlane": parts}
+
+
+def gateway(**parts: Any) -> Json:
+    return {"gateways": [{"name": "in", **parts}]}
+
+
+def ports(*numbers: int, **parts: Any) -> Json:
+    """A gateway with these ports, the further fields on each."""
+    listed = [{"name": f"p{place}", "port": number, **parts} for place, number in enumerate(numbers)]
+    return gateway(service={"ports": listed})
+
+
+NAME = "spec.gateways[0] (in)"
+
+# What a person may get wrong: case, spec, and all that is said
+BAD_INPUT: list[tuple[str, Json, str]] = [
+    ("istiod's request above the limit", plane(size="Small", resources={"requests": {"cpu": 3}, "limits": {"cpu": 2}}),
+     "spec.controlPlane.resources.requests.cpu (3) is more than limits.cpu (2): lower the request or raise the limit"),
+    ("istiod's request above the size's limit", plane(size="Medium", resources={"requests": {"memory": "9Gi"}}),
+     "spec.controlPlane.resources.requests.memory (9Gi) is more than limits.memory (8Gi): lower the request or raise the"
+     " limit"),
+    ("istiod's request above what Auto may come to", plane(resources={"requests": {"memory": "5Gi"}}),
+     "spec.controlPlane.resources.requests.memory (5Gi) is more than limits.memory (4Gi): lower the request or raise the"
+     " limit"),
+    ("a limit of nothing", plane(resources={"limits": {"cpu": 0}}),
+     "spec.controlPlane.resources: cpu is 0: leave it out to take the usual one"),
+    ("a sidecar's request above Istio's own limit",
+     {"dataPlane": {"sidecar": {"resources": {"requests": {"cpu": "3"}}}}},
+     "spec.dataPlane.sidecar.resources.requests.cpu (3) is more than limits.cpu (2000m): lower the request or raise the"
+     " limit"),
+    ("a sidecar's request above its limit",
+     {"dataPlane": {"sidecar": {"resources": {"requests": {"memory": "2G"}, "limits": {"memory": "1Gi"}}}}},
+     "spec.dataPlane.sidecar.resources.requests.memory (2G) is more than limits.memory (1Gi): lower the request or raise"
+     " the limit"),
+    ("a gateway's request above its limit", gateway(resources={"requests": {"cpu": 1}, "limits": {"cpu": "500m"}}),
+     f"{NAME}.resources.requests.cpu (1) is more than limits.cpu (500m): lower the request or raise the limit"),
+    ("no quantity for a gateway", gateway(resources={"limits": {"cpu": "two"}}),
+     f"{NAME}.resources: cpu: 'two' is not a quantity such as 500m or 4Gi"),
+    ("more replicas at least than at most", plane(autoscaling={"minReplicas": 5, "maxReplicas": 4}),
+     "spec.controlPlane.autoscaling.maxReplicas (4) is less than minReplicas (5): raise it"),
+    ("fewer replicas at most than the size's", plane(size="Large", autoscaling={"maxReplicas": 4}),
+     "spec.controlPlane.autoscaling.maxReplicas (4) is less than the replicas that are asked for (5): raise it"),
+    ("a gateway's bounds the wrong way round", gateway(replicas=3, autoscaling={"maxReplicas": 2}),
+     f"{NAME}.autoscaling.maxReplicas (2) is less than the replicas that are asked for (3): raise it"),
+    ("both kinds of budget", plane(podDisruptionBudget={"minAvailable": 1, "maxUnavailable": 1}),
+     "spec.controlPlane.podDisruptionBudget: minAvailable and maxUnavailable exclude each other: remove one"),
+    ("a budget of all replicas", plane(size="Medium", podDisruptionBudget={"minAvailable": 3}),
+     "spec.controlPlane.podDisruptionBudget.minAvailable (3) leaves nothing to evict at 3 replicas, so that no node could"
+     " be drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+    ("a budget of all that an autoscaler may leave",
+     plane(size="Large", autoscaling={"minReplicas": 1}, podDisruptionBudget={"minAvailable": 1}),
+     "spec.controlPlane.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could"
+     " be drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+    ("a budget that not every size of Auto satisfies", plane(podDisruptionBudget={"minAvailable": 2}),
+     "spec.controlPlane.podDisruptionBudget.minAvailable (2) leaves nothing to evict at 2 replicas, so that no node could"
+     " be drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+    ("a gateway's budget of all replicas", gateway(replicas=1, podDisruptionBudget={"minAvailable": 1}),
+     f"{NAME}.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could be"
+     " drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+    ("two mistakes at once", {**plane(resources={"limits": {"cpu": 0, "memory": "?"}})},
+     "spec.controlPlane.resources: cpu is 0: leave it out to take the usual one; spec.controlPlane.resources: memory:"
+     " '?' is not a quantity such as 500m or 4Gi"),
+    ("two gateways of one name", {"gateways": [{"name": "in"}, {"name": "in", "namespace": "edge"}]},
+     "spec.gateways[1] (in).name: another gateway has this name: choose another one"),
+    ("a gateway in istiod's place", {"gateways": [{"name": "istiod"}]},
+     "spec.gateways[0] (istiod).name is istiod's own: choose another one"),
+    ("a gateway in the place of a revision's istiod",
+     {"revision": "canary", "gateways": [{"name": "istiod-canary", "namespace": "istio-system"}]},
+     "spec.gateways[0] (istiod-canary).name is istiod's own: choose another one"),
+    ("a label that we select by", gateway(labels={"istio": "x", "team": "y"}),
+     f"{NAME}.labels.istio follows from other fields: remove it"),
+    ("two ports of one name",
+     gateway(service={"ports": [{"name": "http", "port": 80}, {"name": "http", "port": 81}]}),
+     f"{NAME}.service.ports: two ports have the same name, http: change one"),
+    ("one port twice", ports(80, 80), f"{NAME}.service.ports: two ports have the same port, 80: change one"),
+    ("the proxy's own port", ports(15090),
+     f"{NAME}.service.ports (p0): 15090 is the proxy's own port: set another targetPort"),
+    ("the proxy's own port as target", ports(80, targetPort=15000),
+     f"{NAME}.service.ports (p0): 15000 is the proxy's own port: set another targetPort"),
+    ("a node's port without one", {"gateways": [{"name": "in", "service": {
+        "type": "ClusterIP", "ports": [{"name": "a", "port": 80, "nodePort": 30080}]}}]},
+     f"{NAME}.service.ports (a).nodePort needs type NodePort or LoadBalancer"),
+    ("a policy of outside traffic for what is inside",
+     gateway(type="Egress", service={"externalTrafficPolicy": "Local"}),
+     f"{NAME}.service.externalTrafficPolicy needs type NodePort or LoadBalancer"),
+    ("a load balancer's fields without one",
+     gateway(service={"type": "NodePort", "loadBalancerClass": "a", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+     f"{NAME}.service.loadBalancerClass needs type LoadBalancer; {NAME}.service.loadBalancerSourceRanges needs type"
+     " LoadBalancer"),
+    ("a variable that follows from the data plane",
+     {**plane(env={"ENABLE_NATIVE_SIDECARS": "true"}), "dataPlane": {"sidecar": {"nativeSidecars": "Disabled"}}},
+     "spec.controlPlane.env.ENABLE_NATIVE_SIDECARS follows from spec.dataPlane: remove it"),
+    ("another one", {**plane(env={"DEFAULT_WORKLOAD_CERT_TTL": "1h"}), "dataPlane": {"certificateTTL": "2h"}},
+     "spec.controlPlane.env.DEFAULT_WORKLOAD_CERT_TTL follows from spec.dataPlane: remove it"),
+    ("a variable of istiod's that is ours", plane(env={"CLUSTER_ID": "x"}),
+     "spec.controlPlane.env.CLUSTER_ID follows from other fields: remove it"),
+    ("certificates for a minute", {"dataPlane": {"certificateTTL": "1m"}},
+     "spec.dataPlane.certificateTTL (1m): use 10m to 2160h (90 days)"),
+    ("certificates for a year", {"dataPlane": {"certificateTTL": "8760h"}},
+     "spec.dataPlane.certificateTTL (8760h): use 10m to 2160h (90 days)"),
+    ("a timeout of nothing", {"dataPlane": {"idleTimeout": "0s"}},
+     "spec.dataPlane.idleTimeout is 0: leave it out for Istio's own"),
+    ("a refresh without a pause", {"dataPlane": {"dnsRefreshRate": "0.0ms"}},
+     "spec.dataPlane.dnsRefreshRate is 0: leave it out for Istio's own"),
+    ("a timeout that an older minor does not know",
+     {"version": "1.30.0", "allowUntestedVersion": True, "dataPlane": {"idleTimeout": "1h"}},
+     "spec.dataPlane.idleTimeout needs Istio 1.31, and spec.version is 1.30.0: remove it"),
+    ("an unknown field of the mesh config", {"meshConfig": {"acessLogFile": "x"}},
+     "spec.meshConfig.acessLogFile: no such field in Istio 1.31; did you mean accessLogFile?"),
+    ("an unknown field far down", {"meshConfig": {"defaultConfig": {"proxyStatsMatcher": {"inclusionPrefix": ["x"]}}}},
+     "spec.meshConfig.defaultConfig.proxyStatsMatcher.inclusionPrefix: no such field in Istio 1.31; did you mean"
+     " inclusionPrefixes?"),
+    ("an unknown field in a list", {"meshConfig": {"extensionProviders": [{"name": "a", "zipkin": {"prt": 1}}]}},
+     "spec.meshConfig.extensionProviders[0].zipkin.prt: no such field in Istio 1.31; did you mean port?"),
+    ("text for a number", {"meshConfig": {"defaultConfig": {"concurrency": "two"}}},
+     'spec.meshConfig.defaultConfig.concurrency: "two" is no integer from -2147483648 to 2147483647'),
+    ("a number for text", {"meshConfig": {"accessLogFile": 5}},
+     'spec.meshConfig.accessLogFile: 5 is no text: write it in quotes, "5"'),
+    ("text for a list", {"meshConfig": {"defaultProviders": {"metrics": "prometheus"}}},
+     'spec.meshConfig.defaultProviders.metrics: "prometheus" is no list: write [ ] around it, or a line with - for each'
+     " item"),
+    ("no such value", {"meshConfig": {"outboundTrafficPolicy": {"mode": "SOME"}}},
+     'spec.meshConfig.outboundTrafficPolicy.mode: "SOME" is no value of this field: write REGISTRY_ONLY or ALLOW_ANY or'
+     " ALLOW_ANY_DYNAMIC_DNS"),
+    ("no duration", {"meshConfig": {"connectTimeout": "ten"}},
+     'spec.meshConfig.connectTimeout: "ten" is no duration: write 30s, or with the units ms, m and h'),
+    ("a computed key", {"meshConfig": {"rootNamespace": "a", "defaultConfig": {"meshId": "x"}}},
+     "spec.meshConfig.rootNamespace, spec.meshConfig.defaultConfig.meshId: follows from other fields of the MeshInstall,"
+     " remove it here"),
+    ("a computed key in another spelling", {"meshConfig": {"trust_domain": "a"}},
+     "spec.meshConfig.trust_domain is another spelling of trustDomain: remove it, and write trustDomain if it may be"
+     " set"),
+    ("more than can be named", {"meshConfig": {f"nonsense{place}": 1 for place in range(7)}},
+     "; ".join(f"spec.meshConfig.nonsense{place}: no such field in Istio 1.31" for place in range(5)) + "; and 2 more"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "says"), [row[1:] for row in BAD_INPUT], ids=[row[0] for row in BAD_INPUT])
+def test_what_is_wrong_is_said_by_field_and_nothing_is_wanted(spec: Json, says: str) -> None:
+    desired = decide(of(**spec))
+    assert desired.finding == Finding("InvalidSpec", says)
+    assert desired.control_planes == ()
+
+
+GOOD_INPUT: list[tuple[str, Json]] = [
+    ("a budget below the replicas", plane(size="Medium", podDisruptionBudget={"minAvailable": 2})),
+    ("a budget of what Auto has at least", plane(podDisruptionBudget={"minAvailable": 1})),
+    ("a single replica of a gateway", gateway(replicas=1)),
+    ("more away than there are", plane(podDisruptionBudget={"maxUnavailable": 9})),
+    ("bounds that meet", plane(autoscaling={"minReplicas": 3, "maxReplicas": 3})),
+    ("bounds that nobody looks at", plane(autoscaling={"enabled": False, "maxReplicas": 1})),
+    ("a port for TCP and UDP",
+     gateway(service={"ports": [{"name": "a", "port": 53}, {"name": "b", "port": 53, "protocol": "UDP"}]})),
+    ("the proxy's port outside", ports(15090, targetPort=8090)),
+    ("the health port", ports(15021)),
+    ("a gateway called as another mesh's istiod", {"gateways": [{"name": "istiod", "namespace": "edge"}]}),
+    ("a variable while the data plane says nothing of it", plane(env={"ENABLE_NATIVE_SIDECARS": "true"})),
+    ("certificates of the shortest life", {"dataPlane": {"certificateTTL": "10m"}}),
+    ("certificates of the longest life", {"dataPlane": {"certificateTTL": "2160h"}}),
+    ("a large size's request", plane(size="Large", resources={"requests": {"memory": "9Gi"}})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [row[1] for row in GOOD_INPUT], ids=[row[0] for row in GOOD_INPUT])
+def test_what_only_looks_wrong_is_accepted(spec: Json) -> None:
+    assert first_finding(of(**spec)) is None
+
+
+def test_a_gateway_without_ports_is_refused_also_without_an_api_server() -> None:
+    none = GatewayService.model_construct(ports=[])
+    spec = mesh().spec.model_copy(update={"gateways": [GatewaySpec(name="in").model_copy(update={"service": none})]})
+    assert gateways.problems(spec) == [
+        f"{NAME}.service.ports is empty: name at least one port, or leave it out for 15021, 80 and 443"
+    ]
+
+
 TABLE: list[tuple[str, Observed, str | None, str]] = [
     # case, snapshot, reason, a part of the message
     ("an empty cluster", observed(), None, ""),
     ("our own control plane", with_cluster(**HEALTHY), None, ""),
     ("no cluster at all", observed(clusters=()), None, ""),
-    ("version unknown to us", of(version="1.30.3"), "UnsupportedVersion", "choose a patch of 1.31"),
+    ("version unknown to us", of(version="1.28.3"), "UnsupportedVersion", "choose a patch of 1.31"),
+    ("an untested version", of(version="1.30.3"), "UnsupportedVersion", "or set spec.allowUntestedVersion: true"),
+    ("an untested version that is allowed", of(version="1.30.3", allowUntestedVersion=True), None, ""),
     ("a minor skipped", of(running="1.29.0"), "UnsupportedVersion", "running 1.29.0"),
     ("a request above its limit", of(controlPlane={"resources": {"requests": {"cpu": 9}}}), "InvalidSpec", "cpu"),
     ("a trust domain too long for a label", of(trustDomain=f"{'a' * 62}.b"), "InvalidSpec",
@@ -126,13 +311,14 @@ def test_with_a_finding_nothing_is_wanted_in_any_cluster(snapshot: Observed, rea
 
 
 def test_every_check_is_in_the_table() -> None:
-    caught = {check for check in CHECKS for row in TABLE if check(row[1])}
+    snapshots = [*(row[1] for row in TABLE), *(of(**row[1]) for row in BAD_INPUT)]
+    caught = {check for check in CHECKS for snapshot in snapshots if check(snapshot)}
     assert caught == set(CHECKS)
 
 
 def test_the_first_of_several_is_told() -> None:
     everything = observed(
-        mesh(version="1.30.3", meshConfig={"trustDomain": "a"}),
+        mesh(version="1.28.3", meshConfig={"trustDomain": "a"}),
         clusters=(cluster(namespace_terminating=True, istiods=(istiod(**HELM),)),),
     )
     assert [finding.reason for check in CHECKS if (finding := check(everything))] == [
@@ -174,7 +360,8 @@ def test_decide_takes_every_cluster_and_the_mode() -> None:
 
 def test_each_cluster_decides_its_own_replicas() -> None:
     own = cluster(istiods=(istiod(replicas=7, replicas_annotation="autoscaled"),))
-    desired = decide(observed(clusters=(own, Cluster("west", autoscaled=True), Cluster("east"))))
+    subject = mesh(controlPlane={"autoscaling": {"enabled": False}})
+    desired = decide(observed(subject, clusters=(own, Cluster("west", autoscaled=True), Cluster("east"))))
     assert [each.replicas for each in desired.control_planes] == [
         Decision(7, "7/size 2"), Decision(None, "autoscaled"), Decision(2),
     ]  # fmt: skip
@@ -182,7 +369,29 @@ def test_each_cluster_decides_its_own_replicas() -> None:
 
 def test_the_replicas_of_another_istiod_decide_nothing() -> None:
     others = istiod(namespace="mesh", revision="x", replicas=7, replicas_annotation="autoscaled", owner="other")
-    assert replicas_for(cluster(istiods=(others,)), mesh().spec) == Decision(2)
+    sizing = size_of(Size.SMALL, Resources())
+    assert replicas_for(cluster(istiods=(others,)), mesh().spec, sizing, None) == Decision(2)
+
+
+def test_an_autoscaler_of_somebody_else_has_precedence_over_ours() -> None:
+    ours, theirs, none = (
+        decide(observed(mesh(**spec), clusters=(cluster(autoscaled=autoscaled),))).control_planes[0]
+        for spec, autoscaled in (({}, False), ({}, True), (plane(autoscaling={"enabled": False}), False))
+    )
+    assert ours.bounds == Bounds(2, 4, "1600m")
+    assert (theirs.bounds, none.bounds) == (None, None)
+    assert [each.replicas.replicas for each in (ours, theirs, none)] == [None, None, 2]
+
+
+def test_the_environment_is_a_persons_and_what_the_data_plane_says() -> None:
+    spec = {**plane(env={"Z": "1", "A": "2"}), "dataPlane": {"certificateTTL": "2h"}}
+    (found,) = decide(of(**spec)).control_planes
+    assert list(found.env.items()) == [("A", "2"), ("DEFAULT_WORKLOAD_CERT_TTL", "2h"), ("Z", "1")]
+
+
+def test_gateways_come_in_the_order_of_their_names() -> None:
+    (found,) = decide(of(gateways=[{"name": "b"}, {"name": "a"}])).control_planes
+    assert [each.name for each in found.gateways] == ["a", "b"]
 
 
 def test_objects_are_labelled_with_the_mesh_and_its_id() -> None:

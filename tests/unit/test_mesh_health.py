@@ -74,12 +74,13 @@ AGENTS: list[tuple[Agents | None, str | None]] = [
     (None, "DaemonSet istio-system/istio-cni-node is not there yet"),
     (Agents(wanted=3, updated=3, ready=3), None),
     (Agents(), None),  # no node takes it
-    (Agents(wanted=3, updated=3, ready=2), "istio-cni is ready on 2 of 3 nodes of cluster primary"),
-    (Agents(wanted=3, updated=2, ready=3), "istio-cni is ready on 3 of 3 nodes of cluster primary"),
-    (Agents(wanted=3, updated=3, ready=3, current=False), "istio-cni is ready on 3 of 3 nodes of cluster primary"),
+    (Agents(wanted=3, updated=3, ready=2), "istio-cni is up to date and ready on 2 of 3 nodes of cluster primary"),
+    (Agents(wanted=3, updated=1, ready=3), "istio-cni is up to date and ready on 1 of 3 nodes of cluster primary"),
+    (Agents(wanted=3, updated=3, ready=3, current=False),
+     "istio-cni is up to date and ready on 0 of 3 nodes of cluster primary"),
     (Agents(wanted=1, updated=1, ready=0, troubles=(PULL,)),
-     "istio-cni is ready on 0 of 1 nodes of cluster primary; container discovery of pod istiod-1 says ImagePullBackOff:"
-     " Back-off pulling image"),
+     "istio-cni is up to date and ready on 0 of 1 nodes of cluster primary; container discovery of pod istiod-1 says"
+     " ImagePullBackOff: Back-off pulling image"),
 ]  # fmt: skip
 
 

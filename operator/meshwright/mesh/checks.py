@@ -104,7 +104,8 @@ def one_spelling(observed: Observed) -> Finding | None:
 def known_mesh_config(observed: Observed) -> Finding | None:
     """What istiod does not know it drops, and what it cannot read it ignores as a whole: both only in its log."""
     spec = observed.mesh.spec
-    found = meshschema.problems(spec.mesh_config, minor=versions.Version.parse(spec.version)[:2])
+    minor = versions.Version.parse(spec.version)[:2]
+    found = meshschema.problems(spec.mesh_config, minor=minor) if minor in meshschema.minors() else []
     more = f"; and {len(found) - NAMED_FIELDS} more" if len(found) > NAMED_FIELDS else ""
     return Finding("InvalidSpec", "; ".join(found[:NAMED_FIELDS]) + more) if found else None
 

@@ -67,7 +67,8 @@ def agents_finding(cluster: Cluster, names: Names) -> Finding | None:
         return None
     if agents is None:
         return Finding("CNINotReady", f"DaemonSet {names.namespace}/{CNI_AGENT} is not there yet")
-    ready = f"istio-cni is ready on {agents.ready} of {agents.wanted} nodes of cluster {cluster.name}"
+    done = min(agents.updated, agents.ready) if agents.current else 0
+    ready = f"istio-cni is up to date and ready on {done} of {agents.wanted} nodes of cluster {cluster.name}"
     return Finding("CNINotReady", f"{ready}; {explain(agents.troubles)}" if agents.troubles else ready)
 
 

@@ -83,6 +83,9 @@ def walk(path: str, theirs: Any, ours: Any) -> Iterator[tuple[str, str]]:
         left, right = ({each[called]: each for each in items} for items in (theirs, ours))
         for name in sorted(left.keys() | right.keys(), key=str):
             yield from walk(f"{path}[{name}]", left.get(name, NOTHING), right.get(name, NOTHING))
+    elif _objects(theirs) and _objects(ours) and len(theirs) == len(ours):
+        for number, (left_item, right_item) in enumerate(zip(theirs, ours, strict=True)):
+            yield from walk(f"{path}[{number}]", left_item, right_item)
     elif not _same(path, theirs, ours):
         yield path, f"{_shown(theirs)} → {_shown(ours)}"
 
@@ -96,18 +99,20 @@ def _below(path: str, key: str) -> str:
 def _called_by(theirs: list[Any], ours: list[Any]) -> str | None:
     """The field that tells the items of both lists apart, if they are objects and have one."""
 
-    def tells_apart(field: str, items: list[Any]) -> bool:
-        return all(isinstance(each, dict) and field in each for each in items) and len(
-            {str(each[field]) for each in items}
-        ) == len(items)
+    def tells_apart(field: str, items: list[Json]) -> bool:
+        return all(field in each for each in items) and len({str(each[field]) for each in items}) == len(items)
 
-    if not theirs + ours:
+    if not (_objects(theirs) and _objects(ours)):
         return None
     return next((field for field in CALLED_BY if tells_apart(field, theirs) and tells_apart(field, ours)), None)
 
 
+def _objects(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(isinstance(each, dict) for each in items)
+
+
 def _same(path: str, theirs: Any, ours: Any) -> bool:
-    if isinstance(theirs, str) and isinstance(ours, str) and (".limits." in path or ".requests." in path):
+    if NOTHING not in (theirs, ours) and (".limits." in path or ".requests." in path):
         return bool(parse_quantity(theirs) == parse_quantity(ours))
     if isinstance(theirs, list) and isinstance(ours, list) and not path.endswith(ORDERED):
         return sorted(map(_shown, theirs)) == sorted(map(_shown, ours))
