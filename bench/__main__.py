@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import events, install, memory, pods, render, start, takeover
+from bench import events, idle, install, memory, pods, render, start, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "render": render.figures,
     "start": start.figures,
     "memory": memory.figures,
+    "idle": idle.figures,
     "takeover": takeover.figures,
     "events": events.figures,
     "pods": pods.figures,

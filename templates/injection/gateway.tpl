@@ -13,7 +13,7 @@ write goes through quote or toJson. Resources are the Deployment's own business:
 {{- $bootstrap := index $annotations "sidecar.istio.io/bootstrapOverride" }}
 
 {{- /* What the pod says itself about its proxy; istiod lays that over ours again. */}}
-{{- $running := $image }}
+{{- $pinned := false }}
 {{- $root := false }}
 {{- $applications := list }}
 {{- $ports := list }}
@@ -22,7 +22,7 @@ write goes through quote or toJson. Resources are the Deployment's own business:
 {{- if ne .Name "istio-proxy" }}
 {{- $applications = append $applications .Name }}
 {{- else }}
-{{- if not (has .Image (list "" "auto")) }}{{ $running = .Image }}{{ end }}
+{{- $pinned = not (has .Image (list "" "auto")) }}
 {{- with .SecurityContext }}{{ $root = eq (toJson .RunAsUser) "0" }}{{ end }}
 {{- end }}
 {{- end }}
@@ -90,7 +90,8 @@ metadata:
     service.istio.io/canonical-revision: {{ index $labels "service.istio.io/canonical-revision" | default $canonicalRevision | quote }}
   annotations:
     istio.io/rev: {{ .Revision | default "default" | quote }}
-    meshwright.dev/proxy-image: {{ $running | quote }}
+    {{- /* Of a pod that pins its proxy's image nobody is to say that it is outdated; null takes out what it claims itself. */}}
+    meshwright.dev/proxy-image: {{ if $pinned }}null{{ else }}{{ $image | quote }}{{ end }}
     {{- with first $applications }}
     kubectl.kubernetes.io/default-container: {{ index $annotations "kubectl.kubernetes.io/default-container" | default . | quote }}
     kubectl.kubernetes.io/default-logs-container: {{ index $annotations "kubectl.kubernetes.io/default-logs-container" | default . | quote }}

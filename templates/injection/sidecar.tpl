@@ -53,11 +53,11 @@ What istiod lays over every injected pod: a Go text/template that istiod runs, n
 {{- $resources = $resources | default $proxy.resources | default dict | toJson }}
 
 {{- /* The application as the proxy sees it; a pod may bring its own istio-proxy container to adjust ours. */}}
-{{- $running := $image }}
+{{- $pinned := false }}
 {{- $applications := list }}
 {{- $ports := list }}
 {{- range concat .Spec.Containers .Spec.InitContainers }}
-{{- if and (eq .Name "istio-proxy") (not (has .Image (list "" "auto"))) }}{{ $running = .Image }}{{ end }}
+{{- if and (eq .Name "istio-proxy") (not (has .Image (list "" "auto"))) }}{{ $pinned = true }}{{ end }}
 {{- end }}
 {{- range .Spec.Containers }}
 {{- if ne .Name "istio-proxy" }}
@@ -82,7 +82,8 @@ metadata:
     {{- end }}
   annotations:
     istio.io/rev: {{ .Revision | default "default" | quote }}
-    meshwright.dev/proxy-image: {{ $running | quote }}
+    {{- /* Of a pod that pins its proxy's image nobody is to say that it is outdated; null takes out what it claims itself. */}}
+    meshwright.dev/proxy-image: {{ if $pinned }}null{{ else }}{{ $image | quote }}{{ end }}
     {{- with first $applications }}
     kubectl.kubernetes.io/default-container: {{ index $annotations "kubectl.kubernetes.io/default-container" | default . | quote }}
     kubectl.kubernetes.io/default-logs-container: {{ index $annotations "kubectl.kubernetes.io/default-logs-container" | default . | quote }}

@@ -181,7 +181,7 @@ async def test_a_diff(cli: Cli, op: Operator, mesh: Mesh) -> None:
     path = cli.file(mesh.manifest(**CHANGED))
     assert await cli("diff", "-f", path) == 2
     assert f"--- live/ConfigMap {mesh.namespace}/{mesh.names.mesh_config}\n" in cli.out
-    assert "\n+      mode: REGISTRY_ONLY\n" in cli.out
+    assert '\n+    "outboundTrafficPolicy":\n+      "mode": "REGISTRY_ONLY"\n' in cli.out
     assert "\n-    mode: PERMISSIVE\n+    mode: STRICT\n" in cli.out
     for noise in ("managedFields", "resourceVersion", "creationTimestamp", "PRIVATE KEY"):
         assert noise not in cli.out
@@ -227,6 +227,20 @@ async def test_a_place_that_is_taken(cli: Cli, mesh: Mesh) -> None:
     cli.cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name})
     assert await cli("plan", "-f", cli.file(mesh.manifest())) == 1
     assert f"ServiceAccount {mesh.namespace}/{mesh.names.istiod} was made by somebody else: not touched" in cli.err
+
+
+async def test_a_ca_that_is_not_ours(cli: Cli, mesh: Mesh) -> None:
+    cli.cluster.make_namespace(mesh.namespace)
+    name = {"name": "cacerts", "namespace": mesh.namespace}
+    cli.cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": name, "stringData": {"ca-key.pem": "theirs"}})
+    assert await cli("plan", "-f", cli.file(mesh.manifest())) == 1
+    assert f"Secret {mesh.namespace}/cacerts" in cli.err
+    assert "theirs" not in cli.err
+
+
+async def test_the_mode_is_told(cli: Cli, mesh: Mesh) -> None:
+    assert await cli("plan", "-f", cli.file(mesh.manifest(mode="Paused"))) == 2
+    assert "! spec.mode is Paused: the operator carries out nothing of this until it is Apply" in cli.out
 
 
 async def test_a_mesh_that_goes(cli: Cli, op: Operator, mesh: Mesh) -> None:
@@ -304,8 +318,8 @@ async def test_proxies_and_those_that_are_missing(cli: Cli, op: Operator, mesh: 
     account = {"name": "default", "namespace": namespace}  # which a controller would make
     cli.cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
     injected = {"istio.io/rev": mesh.revision, "sidecar.istio.io/status": "{}"}
-    cli.cluster.create(pod(namespace, "cart", {"security.istio.io/tlsMode": "istio"}, injected))
     cli.cluster.delete(mesh.injector_path)  # nobody serves it here
+    cli.cluster.create(pod(namespace, "cart", {"security.istio.io/tlsMode": "istio"}, injected))
     cli.cluster.create(pod(namespace, "web", {}, {}))
 
     assert await cli("proxies", mesh.name) == 0

@@ -198,18 +198,28 @@ IMAGE = "meshwright.dev/proxy-image"
 @pytest.mark.parametrize("native", ["true", "false"])
 def test_the_pod_says_which_image_its_proxy_runs(injector: Injector, native: str) -> None:
     asked = {"sidecar.istio.io/nativeSidecar": native}
-    pinned = {"name": "istio-proxy", "image": "example.org/mine:1", "resources": {}}
     for pod in (
         pod_of(annotations=asked),
         pod_of(annotations={**asked, IMAGE: "claimed"}),
         pod_of(annotations={**asked, "sidecar.istio.io/proxyImage": "example.org/proxyv2:mine"}),
         pod_of(annotations={**asked, "sidecar.istio.io/proxyImageType": "distroless"}),
-        pod_of(APPLICATION, {**pinned, "image": "auto"}, annotations=asked),
-        pod_of(APPLICATION, pinned, annotations=asked),
+        pod_of(APPLICATION, {"name": "istio-proxy", "image": "auto", "resources": {}}, annotations=asked),
     ):
         found = injector.inject(pod)
         assert found["metadata"]["annotations"][IMAGE] == proxy(found)["image"]
         assert injector.inject(found)["metadata"]["annotations"][IMAGE] == proxy(found)["image"]
+
+
+@pytest.mark.parametrize("native", ["true", "false"])
+@pytest.mark.parametrize("claim", [{}, {IMAGE: "claimed"}])
+def test_of_an_image_that_the_pod_pins_nothing_is_said(injector: Injector, native: str, claim: dict[str, str]) -> None:
+    """Its version is its author's choice, and never outdated."""
+    pinned = {"name": "istio-proxy", "image": "example.org/mine:1", "resources": {}}
+    pod = pod_of(APPLICATION, pinned, annotations={"sidecar.istio.io/nativeSidecar": native, **claim})
+    once = injector.inject(pod)
+    for found in (once, injector.inject(once)):
+        assert proxy(found)["image"] == "example.org/mine:1"
+        assert IMAGE not in found["metadata"]["annotations"]
 
 
 def test_a_long_name_is_cut_to_a_valid_label(injector: Injector) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,21 +13,51 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from meshes import NOW
-from meshwright.api.conditions import REASONS
+from meshwright.api.conditions import NOT_OBSERVED, PARTS, REASONS, TYPES
 from meshwright.api.errors import InvalidSpec
-from meshwright.api.meshinstall import API_VERSION, KIND, MeshInstall, MeshSpec, MeshStatus, Resources, Size
+from meshwright.api.meshinstall import (
+    API_VERSION,
+    CNI,
+    KIND,
+    Autoscaling,
+    ClusterStatus,
+    ControlPlane,
+    ControlPlaneStatus,
+    DataPlane,
+    DisruptionBudget,
+    Gateway,
+    MeshInstall,
+    MeshSpec,
+    MeshStatus,
+    RefusedSize,
+    Resources,
+    Size,
+)
 from meshwright.cluster.apply import Outcome
 from meshwright.controller import report
 from meshwright.controller.report import Attempt
-from meshwright.mesh import quantity
+from meshwright.mesh import availability, quantity
 from meshwright.mesh.checks import CHECKS, first_finding
+from meshwright.mesh.dataplane import UNITS, as_proto, seconds
+from meshwright.mesh.desired import bounds_of, decide, replicas_for
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.desired import decide, replicas_for
 from meshwright.mesh.health import control_plane_finding, own_istiod
-from meshwright.mesh.meshconfig import DEFAULTS, computed, computed_keys, merge, mesh_config, misspelt_keys
+from meshwright.mesh.meshconfig import computed, computed_keys, defaults, merge, mesh_config, misspelt_keys
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster, Injector, Istiod, Neighbour, Observed, Trouble
-from meshwright.mesh.sizing import ROWS, contradictions, size_of
+from meshwright.mesh.observed import (
+    Agents,
+    Budget,
+    Cluster,
+    GatewayPods,
+    Injector,
+    Istiod,
+    Neighbour,
+    Node,
+    Observed,
+    Trouble,
+)
+from meshwright.mesh.resize import chosen, decide_size
+from meshwright.mesh.sizing import PROXY, ROWS, Share, contradictions, limits_of, proxy_share, size_for, size_of
 from meshwright.mesh.versions import objection
 
 Json = dict[str, Any]
@@ -73,30 +105,102 @@ def resources(requests: tuple[Any, Any], limits: tuple[Any, Any]) -> Resources:
 
 
 pair = st.tuples(amount, amount)
+sizes = st.sampled_from(list(ROWS))
 
 
-@given(st.sampled_from(Size), pair, pair)
+def within(share: Share) -> bool:
+    """Whether no request exceeds its limit."""
+    pairs = ((share.requests.cpu, share.limits.cpu), (share.requests.memory, share.limits.memory))
+    return all(quantity.parse(request) <= quantity.parse(limit) for request, limit in pairs)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**4))
+def test_more_pods_never_ask_for_less(pods: int, more: int) -> None:
+    rows = list(ROWS)
+    assert rows.index(size_for(pods)) <= rows.index(size_for(pods + more))
+    row = ROWS[size_for(pods)]
+    assert pods < row.below_pods or row is ROWS[rows[-1]]
+
+
+@given(sizes, pair, pair)
 def test_what_the_checks_let_pass_never_requests_more_than_its_limit(size: Size, requests: Any, limits: Any) -> None:
     override = resources(requests, limits)
-    assume(not contradictions(size, override))
+    assume(not contradictions("spec", override, limits_of(size)))
     sizing = size_of(size, override)
-    assert quantity.parse(sizing.requests.cpu) <= quantity.parse(sizing.limits.cpu)
-    assert quantity.parse(sizing.requests.memory) <= quantity.parse(sizing.limits.memory)
+    assert within(sizing.share)
     assert sizing.replicas == ROWS[size].replicas
 
 
-@given(st.sampled_from(Size), pair)
+@given(pair, pair)
+def test_what_the_checks_let_pass_of_a_proxy_never_requests_more_than_its_limit(requests: Any, limits: Any) -> None:
+    override = resources(requests, limits)
+    assume(not contradictions("spec", override, PROXY.limits))
+    assert within(proxy_share(override))
+
+
+@given(sizes, pair, pair)
+def test_what_auto_lets_pass_fits_whatever_it_comes_to(size: Size, requests: Any, limits: Any) -> None:
+    override = resources(requests, limits)
+    assume(not contradictions("spec", override, limits_of(Size.AUTO)))
+    assert within(size_of(size, override).share)
+
+
+@given(sizes, pair)
 def test_limits_alone_contradict_nothing_unless_they_are_zero(size: Size, limits: Any) -> None:
     zero = any(each is not None and quantity.parse(each) == 0 for each in limits)
-    assert bool(contradictions(size, resources((None, None), limits))) is zero
+    assert bool(contradictions("spec", resources((None, None), limits), limits_of(size))) is zero
 
 
-@given(st.sampled_from(Size), pair, pair)
+@given(sizes, pair, pair)
 def test_what_is_set_is_taken_word_for_word(size: Size, requests: Any, limits: Any) -> None:
-    sizing = size_of(size, resources(requests, limits))
-    for demand, given_values in ((sizing.requests, requests), (sizing.limits, limits)):
+    share = size_of(size, resources(requests, limits)).share
+    for demand, given_values in ((share.requests, requests), (share.limits, limits)):
         for found, value in zip((demand.cpu, demand.memory), given_values, strict=True):
             assert not value or found == str(value)
+
+
+# Availability
+
+replicas = st.integers(1, 100)
+autoscalings = st.builds(
+    Autoscaling, enabled=st.booleans(), min_replicas=st.none() | replicas, max_replicas=st.none() | replicas
+)
+budgets = st.builds(DisruptionBudget, max_unavailable=st.none() | replicas, min_available=st.none() | replicas)
+cpus = st.integers(1, 10**5).map(lambda milli: f"{milli}m")
+
+
+@given(autoscalings, budgets, replicas, cpus)
+def test_what_the_checks_let_pass_has_bounds_in_order_and_always_a_pod_to_evict(
+    autoscaling: Autoscaling, spec: DisruptionBudget, count: int, limit: str
+) -> None:
+    assume(not availability.contradictions("spec", autoscaling, spec, replicas=count))
+    found = availability.bounds(autoscaling, replicas=count, cpu_limit=limit)
+    lowest = availability.fewest(autoscaling, replicas=count)
+    assert (found is None) is not autoscaling.enabled
+    if found:
+        assert found.minimum == lowest
+        assert 1 <= found.minimum <= found.maximum
+        assert 0 < quantity.parse(found.busy_cpu) <= quantity.parse(limit)
+    ((field, number),) = availability.budget(spec).items()
+    stay = number if field == "minAvailable" else lowest - number
+    assert stay < lowest
+
+
+# Durations
+
+parts = st.lists(
+    st.tuples(st.integers(0, 10**6), st.sampled_from(["h", "m", "s", "ms"])), min_size=1, max_size=4
+)
+
+
+@given(parts)
+def test_a_duration_is_the_sum_of_its_parts_and_survives_writing_and_reading(given_parts: Any) -> None:
+    text = "".join(f"{number}{unit}" for number, unit in given_parts)
+    value = seconds(text)
+    assert value == sum(Fraction(number) * UNITS[unit] for number, unit in given_parts)
+    assert as_proto(text).endswith("s")
+    assert seconds(as_proto(text)) == value
+    assert as_proto(as_proto(text)) == as_proto(text)
 
 
 # Merging
@@ -164,7 +268,7 @@ def test_a_config_that_passes_the_check_is_kept_whole(config: Json) -> None:
     if not computed_keys(spec):
         assert merge(found, config) == found
     if not misspelt_keys(spec):
-        assert not twice(merge(DEFAULTS, computed(spec)), found)
+        assert not twice(merge(defaults(spec), computed(spec)), found)
     assert found["trustDomain"] == "cluster.local"
     assert found["defaultConfig"]["meshId"] == "cluster.local"
 
@@ -192,26 +296,74 @@ istiods = st.builds(
     owner=owner, managers=managers, generation=count, observed_generation=count, replicas=count, existing=count,
     updated=count, available=count, failure=st.one_of(st.just(""), word),
     replicas_annotation=st.one_of(st.none(), st.just("autoscaled"), st.just("5/size 2"), word),
+    size=st.none() | sizes, resources=st.none() | sizes.map(lambda size: size_of(size, Resources()).share.resources),
 )  # fmt: skip
 injectors = st.builds(
     Injector, name=word, revision=revisions, owner=owner, managers=managers, trusted=st.booleans(),
     tag=st.one_of(st.none(), revisions, word),
 )  # fmt: skip
+troubles = st.lists(
+    st.builds(
+        Trouble, word, word, word | st.just("Unschedulable"), word,
+        st.none() | st.integers(0, 600).map(lambda ago: NOW - dt.timedelta(seconds=ago)),
+    ),
+    max_size=2,
+).map(tuple)  # fmt: skip
+amounts = st.fractions(0, 2**36)
+nodes = st.lists(st.builds(Node, word, st.fractions(0, 64), amounts), max_size=2).map(tuple)
+gateway_pods = st.builds(
+    GatewayPods, namespace=namespaces, name=st.sampled_from(["in", "out"]), owner=owner, replicas=count, existing=count,
+    updated=count, available=count, troubles=troubles, addresses=st.lists(word, max_size=2).map(tuple),
+)  # fmt: skip
 clusters = st.builds(
     Cluster, name=word, kubernetes=word, namespace_terminating=st.booleans(),
     istiods=st.lists(istiods, max_size=3).map(tuple), injectors=st.lists(injectors, max_size=2).map(tuple),
-    troubles=st.lists(st.builds(Trouble, word, word, word, word), max_size=2).map(tuple), proxies=count,
-    autoscaled=st.booleans(),
+    troubles=troubles, proxies=count, autoscaled=st.booleans(), nodes=nodes, enrolled=st.sampled_from([0, 500, 10**4]),
+    budgets=st.lists(st.builds(Budget, namespaces, word, managers), max_size=1).map(tuple),
+    gateways=st.lists(gateway_pods, max_size=2).map(tuple),
+    agents=st.none() | st.builds(Agents, wanted=count, updated=count, ready=count, current=st.booleans()),
+)  # fmt: skip
+gateways = st.lists(
+    st.builds(
+        Gateway, name=st.sampled_from(["in", "out", "istiod"]), namespace=st.none() | namespaces, replicas=replicas,
+        autoscaling=autoscalings, pod_disruption_budget=budgets,
+    ),
+    max_size=2,
 )  # fmt: skip
 specs = st.builds(
     MeshSpec, version=st.one_of(versions, st.just("1.31.4")), namespace=namespaces, revision=revisions,
     mesh_config=configs, mesh_id=st.none(), mode=st.sampled_from(["Apply", "Plan"]),
     control_plane=st.builds(
-        lambda size, requests, limits: {"size": size, "resources": resources(requests, limits)},
-        st.sampled_from(Size), pair, pair,
+        lambda size, requests, limits, autoscaling, budget: {
+            "size": size, "resources": resources(requests, limits), "autoscaling": autoscaling,
+            "pod_disruption_budget": budget,
+        },
+        st.sampled_from(Size), pair, pair, autoscalings, budgets,
+    ),
+    gateways=gateways, allow_untested_version=st.booleans(),
+    data_plane=st.builds(
+        DataPlane, cni=st.sampled_from(CNI), certificate_ttl=st.none() | st.sampled_from(["1s", "1h", "10m0.5s"]),
+        idle_timeout=st.none() | st.sampled_from(["0s", "1h"]), delta_xds=st.booleans(),
     ),
 )  # fmt: skip
-statuses = st.builds(MeshStatus, version=st.one_of(st.none(), versions))
+refusals = st.none() | st.builds(
+    lambda size, message: RefusedSize(
+        size=size, resources=size_of(size, Resources()).share.resources, message=message
+    ),
+    sizes, st.text(max_size=9),
+)  # fmt: skip
+planes = st.builds(
+    lambda size, refused: ControlPlaneStatus(
+        size=size, resources=size_of(size, Resources()).share.resources, refused=refused
+    ),
+    sizes, refusals,
+)  # fmt: skip
+statuses = st.builds(
+    MeshStatus, version=st.one_of(st.none(), versions),
+    clusters=st.lists(
+        st.builds(ClusterStatus, name=word, control_plane=st.just(ControlPlaneStatus()) | planes), max_size=1
+    ),
+)  # fmt: skip
 meshes = st.builds(MeshInstall, name=st.just("demo"), uid=word, generation=count, spec=specs, status=statuses)
 snapshots = st.builds(
     Observed, now=st.just(NOW), mesh=meshes, created=word,
@@ -236,6 +388,51 @@ def test_a_decision_is_a_function_of_the_snapshot(observed: Observed) -> None:
     assert not (desired.finding and desired.control_planes)
 
 
+# Resizing
+
+
+@given(clusters.filter(lambda each: each.name), planes, sizes, sizes)
+def test_a_resize_ends_at_the_size_that_is_asked_for_or_at_the_former_one(
+    cluster: Cluster, before: ControlPlaneStatus, size: Size, now: Size
+) -> None:
+    """`now` is what istiod's Deployment asks for at this moment: under way, or not begun."""
+    istiod = Istiod(
+        namespace="istio-system", name="istiod", revision="default", owner="demo", managers=(), size=now,
+        resources=size_of(now, Resources()).share.resources,
+    )  # fmt: skip
+    cluster = replace(cluster, istiods=(istiod,))
+    status = MeshStatus(clusters=[ClusterStatus(name=cluster.name, control_plane=before)])
+    mesh = MeshInstall(
+        name="demo", uid="u", generation=1, status=status,
+        spec=MeshSpec(version="1.31.4", control_plane=ControlPlane(size=size)),
+    )  # fmt: skip
+    decision = decide_size(mesh, cluster, now=NOW)
+    assert not decision.nowhere
+    assert decision.sizing.size in {size, before.size}
+    assert decision.sizing == size_of(decision.sizing.size, Resources())
+    if decision.sizing.size is not size:
+        assert decision.finding
+        assert decision.finding.reason in {"NoNodeLargeEnough", "SizeTakenBack"}
+    if before.refused and before.refused.size is size:
+        assert (decision.sizing.size, decision.refused) == (before.size, before.refused)
+    elif decision.refused:
+        assert decision.refused.size is size
+        after = before.model_copy(update={"refused": decision.refused})
+        again = mesh.model_copy(update={"status": MeshStatus(
+            clusters=[ClusterStatus(name=cluster.name, control_plane=after)]
+        )})  # fmt: skip
+        later = decide_size(again, replace(cluster, troubles=()), now=NOW + dt.timedelta(days=1))
+        assert (later.sizing, later.refused) == (decision.sizing, decision.refused)
+
+
+@given(sizes, st.lists(st.integers(0, 20_000), min_size=1, max_size=5))
+def test_auto_never_changes_once_it_is_decided(size: Size, pods: list[int]) -> None:
+    istiod = Istiod(
+        namespace="istio-system", name="istiod", revision="default", owner="demo", managers=(), size=size
+    )
+    assert {chosen(Size.AUTO, istiod, number) for number in pods} == {size}
+
+
 @given(clusters, namespaces, revisions, st.one_of(st.none(), count))
 def test_health_has_an_answer_to_every_cluster(
     cluster: Cluster, namespace: str, revision: str, replicas: int | None
@@ -256,14 +453,18 @@ def test_health_has_an_answer_to_every_cluster(
 def test_replicas_are_an_autoscalers_exactly_while_there_is_one_and_else_at_least_the_sizes(
     cluster: Cluster, spec: MeshSpec
 ) -> None:
-    decision = replicas_for(cluster, spec)
-    assert (decision.replicas is None) is cluster.autoscaled
-    assert decision.replicas is None or decision.replicas >= ROWS[spec.control_plane.size].replicas
+    istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
+    sizing = size_of(chosen(spec.control_plane.size, istiod, cluster.enrolled), Resources())
+    bounds = bounds_of(spec, sizing, cluster)
+    decision = replicas_for(cluster, spec, sizing, bounds)
+    assert not (bounds and cluster.autoscaled)
+    assert (decision.replicas is None) is (cluster.autoscaled or bounds is not None)
+    assert decision.replicas is None or decision.replicas >= sizing.replicas
 
 
-@given(st.one_of(versions, st.just("1.31.4")), st.one_of(st.none(), versions))
-def test_every_transition_has_an_answer(wanted: str, installed: str | None) -> None:
-    found = objection(wanted, installed)
+@given(st.one_of(versions, st.just("1.31.4")), st.one_of(st.none(), versions), st.booleans())
+def test_every_transition_has_an_answer(wanted: str, installed: str | None, untested: bool) -> None:  # noqa: FBT001
+    found = objection(wanted, installed, allow_untested=untested)
     assert found is None or wanted in found
 
 
@@ -295,21 +496,48 @@ outcomes = st.builds(
 )  # fmt: skip
 
 
+findings = st.none() | st.lists(st.builds(Finding, st.sampled_from(sorted(REASONS)), word), max_size=4).map(tuple)
+
+
 @given(
     meshes,
     st.lists(clusters, max_size=2, unique_by=lambda each: each.name),
     st.sampled_from(sorted(REASONS)),
     st.text(),
     outcomes,
+    findings,
 )
 def test_every_attempt_can_be_reported_and_is_read_again(
-    mesh: MeshInstall, seen: list[Cluster], reason: str, message: str, outcome: Outcome
+    mesh: MeshInstall,
+    seen: list[Cluster],
+    reason: str,
+    message: str,
+    outcome: Outcome,
+    found: tuple[Finding, ...] | None,
 ) -> None:
     finding = None if reason == "Installed" else Finding(reason, message)
     attempt = Attempt(
-        mesh=mesh, clusters=tuple(seen), outcomes={each.name: outcome for each in seen[:1]}, finding=finding
+        mesh=mesh,
+        clusters=tuple(seen),
+        outcomes={each.name: outcome for each in seen[:1]},
+        finding=finding,
+        findings={} if found is None else {each.name: found for each in seen[:1]},
     )
     status = report.status_of(attempt, now=NOW)
+    said = {each["type"]: each for each in status["conditions"]}
+    assert tuple(said) == TYPES
+    false = {each.reason for each in found or ()} | ({reason} if finding else set())
+    for part in PARTS:
+        condition = said[part.type]
+        match condition["status"]:
+            case "True":
+                assert condition["reason"] == part.well
+            case "False":  # by what was found, and Ready's own word where that is about this part
+                assert REASONS[condition["reason"]].part == part.type
+                assert condition["reason"] in false
+                assert REASONS[reason].part != part.type or condition["reason"] == reason
+            case _:
+                assert condition["reason"] == NOT_OBSERVED
     for cluster in status["clusters"]:
         assert 0 <= cluster["notReconciled"] <= cluster["objects"]
     after = mesh.model_copy(update={"status": MeshStatus.model_validate(status)})

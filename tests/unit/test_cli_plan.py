@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
+from kubernetes.aio.client import Configuration
 
-from meshes import mesh
+from meshes import manifest, mesh
+from meshwright.api.errors import FinalError, NotFound, Unreachable
 from meshwright.cli import diff, plan
 from meshwright.cli.main import main
 from meshwright.cli.noise import bare, paths
 from meshwright.cli.terminal import Terminal
-from meshwright.cli.trial import Trial
+from meshwright.cli.trial import DryRun, Trial, declared
+from meshwright.cluster.kinds import MESH_INSTALL
 from meshwright.mesh.blast import Action, Change, blast
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Key
@@ -262,3 +265,31 @@ def test_a_file_is_judged_before_anybody_is_asked(tmp_path: Any, capsys: pytest.
         assert "MeshInstall a: spec.version" in capsys.readouterr().err
         assert main([verb, "b", "-f", str(path), "--kubeconfig", str(kubeconfig)]) == 1
         assert capsys.readouterr().err == f"error: {path} holds no MeshInstall b\n"
+
+
+# The MeshInstall of a file
+
+
+class Kindless:
+    """An API server that does not know MeshInstalls, in the place of a client."""
+
+    async def get(self, *_: Any) -> None:
+        return None
+
+    async def create(self, *_: Any, **__: Any) -> Json:
+        raise NotFound("no such kind")
+
+
+async def test_before_meshwright_is_installed_a_file_is_taken_as_it_is() -> None:
+    assert await declared(cast("DryRun", Kindless()), manifest()) == manifest()
+
+
+async def test_a_plan_can_write_nothing() -> None:
+    client = DryRun(Configuration(host="http://127.0.0.1:1"))
+    try:
+        with pytest.raises(FinalError, match="a plan writes nothing"):
+            await client.create(MESH_INSTALL, manifest(), field_manager="test")
+        with pytest.raises(Unreachable):  # as a dry run it is sent
+            await client.create(MESH_INSTALL, manifest(), field_manager="test", dry_run=True)
+    finally:
+        await client.close()

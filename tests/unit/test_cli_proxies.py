@@ -48,12 +48,15 @@ def entry(name: str, **more: Any) -> Json:
 
 def test_a_proxy_hangs_on_one_of_the_istiods() -> None:
     pods = [Proxy("shop", "a", "default"), Proxy("shop", "b", "default"), Proxy("a", "shop", "default")]
-    answers = {"istiod-1": [entry("a.shop")], "istiod-2": [entry("b.shop", route_acked="n0"), entry("other.x")]}
-    found = joined(pods, answers, complete=True)
-    assert [(each.istiod, each.version, each.sync) for each in found] == [
-        ("istiod-1", "1.31.4", "synced"), ("istiod-2", "1.31.4", "stale"), ("", "", "not connected")
-    ]  # fmt: skip
-    assert joined(pods, answers, complete=False)[2].sync == "unknown"
+    answers = {"istiod-1": [entry("a.shop")], "istiod-2": [entry("b.shop", route_acked="n0"), entry("in.gress.edge")]}
+    found = joined(pods, answers, revision="default", complete=True)
+    assert [(each.namespace, each.pod, each.istiod, each.version, each.sync) for each in found] == [
+        ("a", "shop", "", "", "not connected"),
+        ("edge", "in.gress", "istiod-2", "1.31.4", "synced"),  # a gateway, which has no sidecar
+        ("shop", "a", "istiod-1", "1.31.4", "synced"),
+        ("shop", "b", "istiod-2", "1.31.4", "stale"),
+    ]
+    assert joined(pods, answers, revision="default", complete=False)[0].sync == "unknown"
 
 
 # Against a cluster of dicts
@@ -85,9 +88,7 @@ class Cluster:
         self.says: dict[str, bytes | MeshwrightError] = {}
         self.forwards: list[tuple[str, str, int, str]] = []
 
-    async def list(
-        self, kind: Kind, namespace: str = "", *, labels: str = "", metadata_only: bool = False
-    ) -> list[Json]:
+    async def list(self, kind: Kind, *_: str, labels: str = "", **__: bool) -> list[Json]:
         if kind.kind == "Namespace":
             return [{"metadata": {"name": name, "labels": found}} for name, found in self.namespaces.items()]
         if kind.kind == "MutatingWebhookConfiguration":
@@ -101,7 +102,7 @@ class Cluster:
         self.forwards.append((namespace, pod, port, path))
         return self._said(pod)
 
-    async def proxied(self, namespace: str, pod: str, port: int, path: str, *, only: Callable[[bytes], bool]) -> bytes:
+    async def proxied(self, _: str, pod: str, *__: Any, only: Callable[[bytes], bool]) -> bytes:
         return b"".join(line for line in self._said(pod).splitlines(keepends=True) if only(line))
 
     def _said(self, pod: str) -> bytes:
@@ -134,6 +135,8 @@ async def test_an_istiod_that_does_not_answer_leaves_unknown() -> None:
     cluster.says = {"istiod-1": json.dumps([entry("a.shop")]).encode(), "istiod-2": Forbidden("no pods/portforward")}
     found, notes = await proxies(cluster.client, mesh=mesh(), namespace="", certificates=False, now=NOW)
     assert [each.sync for each in found] == ["synced", "unknown"]
+    elsewhere, _ = await proxies(cluster.client, mesh=mesh(), namespace="edge", certificates=False, now=NOW)
+    assert elsewhere == []
     assert notes == ["istiod istiod-2 did not say what is in sync: no pods/portforward"]
     cluster.says["istiod-2"] = b"<html>"
     _, notes = await proxies(cluster.client, mesh=mesh(), namespace="", certificates=False, now=NOW)

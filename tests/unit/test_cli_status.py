@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pykube
 import pytest
 import yaml
 
@@ -444,7 +445,7 @@ def test_no_key_is_left_where_others_may_read_it(api: Api, tmp_path: Path, monke
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     modes: list[int] = []
-    real = module.pykube.HTTPClient.get
+    real = pykube.HTTPClient.get
 
     def get(self: Any, *args: Any, **kwargs: Any) -> Any:
         answer = real(self, *args, **kwargs)
@@ -453,7 +454,7 @@ def test_no_key_is_left_where_others_may_read_it(api: Api, tmp_path: Path, monke
         assert list(folder.iterdir())
         return answer
 
-    monkeypatch.setattr(module.pykube.HTTPClient, "get", get)
+    monkeypatch.setattr(pykube.HTTPClient, "get", get)
     api.meshes = [WELL]
     user = {"client-certificate-data": "YQ==", "client-key-data": "YQ=="}
     assert status(write_kubeconfig(tmp_path / "k", api.port, user)) == 0

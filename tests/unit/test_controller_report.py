@@ -8,17 +8,31 @@ from typing import Any
 
 import pytest
 
-from meshes import NOW, TRUST, VERSION, injector, istiod, mesh
-from meshwright.api.conditions import REASONS
-from meshwright.api.meshinstall import MeshInstall, MeshStatus
+from meshes import NOW, TRUST, VERSION, injector, istiod, mesh, observed
+from meshwright.api.conditions import NOT_OBSERVED, PARTS, REASONS, TYPES
+from meshwright.api.meshinstall import (
+    ClusterStatus,
+    ControlPlaneStatus,
+    MeshInstall,
+    MeshStatus,
+    RefusedSize,
+    Resources,
+    Size,
+)
 from meshwright.cluster.apply import Outcome
 from meshwright.controller import report
 from meshwright.controller.report import MESSAGE_LIMIT, NOTE_LIMIT, Attempt
+from meshwright.mesh.census import Answer, Earliest
+from meshwright.mesh.desired import decide
+from meshwright.mesh.enrolment import Injection
+from meshwright.mesh.evidence import Replies
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.observed import Cluster
+from meshwright.mesh.observed import Cluster, GatewayPods
+from meshwright.mesh.sizing import size_of
 
 Json = dict[str, Any]
 
+PART_TYPES = {part.type for part in PARTS}
 THEN, WHEN = "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"
 LATER = NOW + dt.timedelta(hours=1)
 SEEN = Cluster("primary", kubernetes="v1.36.1", istiods=(istiod(),), injectors=(injector(),), proxies=3)
@@ -46,11 +60,15 @@ def after(status: Json, **spec: Any) -> MeshInstall:
 
 def test_installed() -> None:
     status = report.status_of(attempt(trusts={"primary": TRUST}), now=NOW)
-    assert statuses(status) == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
-    assert {each["reason"] for each in status["conditions"]} == {"Installed"}
+    assert [each["type"] for each in status["conditions"]] == list(TYPES)
+    assert statuses(status) == dict.fromkeys(TYPES, "Unknown") | {
+        "Ready": "True", "Reconciling": "False", "Stalled": "False",
+    }  # fmt: skip
+    assert {each["reason"] for each in status["conditions"]} == {"Installed", NOT_OBSERVED}
     assert status["clusters"] == [{
-        "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 3,
-        "controlPlane": {"replicas": 2, "readyReplicas": 2}, "objects": 0, "notReconciled": 0,
+        "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 3, "proxyVersions": [],
+        "controlPlane": {"replicas": 2, "readyReplicas": 2}, "objects": 0, "notReconciled": 0, "gateways": [],
+        "injection": {"expected": 0, "missing": 0, "outdated": 0, "pods": []},
         "trust": {
             "rootFingerprint": TRUST.root_fingerprint, "rootExpires": "2036-02-27T12:00:00Z",
             "intermediateFingerprint": TRUST.intermediate_fingerprint, "intermediateExpires": "2027-03-01T12:00:00Z",
@@ -74,7 +92,10 @@ def test_the_three_conditions_agree_for_every_reason(reason: str) -> None:
         assert "True" in {found["Reconciling"], found["Stalled"]}
     if found["Ready"] == "Unknown":
         assert (found["Reconciling"], found["Stalled"]) == ("False", "False")
-    assert all(each["reason"] == reason for each in status["conditions"])
+    assert {conditions(status)[kind]["reason"] for kind in ("Ready", "Reconciling", "Stalled")} == {reason}
+    part = REASONS[reason].part
+    false = {kind for kind in statuses(status) if kind in PART_TYPES and statuses(status)[kind] == "False"}
+    assert false == ({part} if part in PART_TYPES else set())
     assert all(each["observedGeneration"] == 1 for each in status["conditions"])
     MeshStatus.model_validate(status)
 
@@ -109,7 +130,7 @@ def test_stalled_says_the_next_step(reason: str) -> None:
 @pytest.mark.parametrize(
     ("before", "then", "kept"),
     [
-        # the finding before and now; which conditions keep their date because their status stays
+        # the finding before and now; which of the three keep their date because their status stays
         (None, None, {"Ready", "Reconciling", "Stalled"}),
         ("Progressing", "Progressing", {"Ready", "Reconciling", "Stalled"}),
         ("Progressing", "ControlPlaneNotReady", {"Ready", "Reconciling", "Stalled"}),
@@ -129,7 +150,9 @@ def test_a_condition_keeps_its_date_while_its_status_stays(
     first = report.status_of(attempt(finding=finding(before)), now=NOW)
     assert {each["lastTransitionTime"] for each in first["conditions"]} == {THEN}
     second = report.status_of(attempt(after(first), finding=finding(then)), now=LATER)
-    assert {name for name, each in conditions(second).items() if each["lastTransitionTime"] == THEN} == kept
+    old = {name for name, each in conditions(second).items() if each["lastTransitionTime"] == THEN}
+    assert old - PART_TYPES == kept
+    assert old & PART_TYPES == {kind for kind in PART_TYPES if statuses(first)[kind] == statuses(second)[kind]}
     assert {each["lastTransitionTime"] for each in second["conditions"]} <= {THEN, WHEN}
 
 
@@ -147,6 +170,165 @@ def test_the_same_again_needs_no_write() -> None:
     assert report.differs(
         after(first), report.status_of(attempt(after(first), finding=Finding("Paused", "x")), now=LATER)
     )
+
+
+# The parts
+
+
+def parts(status: Json) -> dict[str, tuple[str, str]]:
+    return {name: (each["status"], each["reason"]) for name, each in conditions(status).items() if name in PART_TYPES}
+
+
+ANSWERED = Replies((Answer(pod="istiod-1", mesh_config={}),))
+WELL = {part.type: ("True", part.well) for part in PARTS}
+
+
+def looked_at(*found: Finding, **more: Any) -> Attempt:
+    """All of the cluster was looked at, and this is what was found."""
+    return attempt(**{"findings": {"primary": found}, "replies": {"primary": ANSWERED}, **more})
+
+
+def test_every_part_is_well_when_nothing_is_found() -> None:
+    status = report.status_of(looked_at(), now=NOW)
+    assert parts(status) == WELL
+    assert conditions(status)["GatewaysReady"]["message"] == "no gateway is asked for"
+    asked = report.status_of(looked_at(mesh=mesh(gateways=[{"name": "in"}])), now=NOW)
+    assert conditions(asked)["GatewaysReady"]["message"] == "every replica of every gateway is up to date and available"
+
+
+@pytest.mark.parametrize("reason", [name for name, row in REASONS.items() if row.part in PART_TYPES])
+def test_a_finding_is_the_word_of_its_part_and_of_no_other(reason: str) -> None:
+    found = parts(report.status_of(looked_at(Finding(reason, "words")), now=NOW))
+    assert found == WELL | {REASONS[reason].part: ("False", reason)}
+
+
+def test_of_several_findings_of_a_part_what_ready_tells_comes_first() -> None:
+    found = (Finding("Progressing", "moving"), Finding("DisruptionBudgetConflict", "two budgets"))
+    status = report.status_of(looked_at(*found), now=NOW)
+    assert conditions(status)["ControlPlaneReady"]["message"] == "moving"
+    status = report.status_of(looked_at(*found, finding=found[1]), now=NOW)
+    assert conditions(status)["ControlPlaneReady"]["message"] == conditions(status)["Ready"]["message"] == "two budgets"
+
+
+@pytest.mark.parametrize(
+    ("replies", "why"),
+    [
+        ({}, "no replica of istiod is ready to be asked what it runs"),
+        ({"primary": Replies()}, "no replica of istiod is ready to be asked what it runs"),
+        ({"primary": Replies((ANSWERED.answers[0], Answer(pod="b", trouble="b is silent")))}, "b is silent"),
+    ],
+)
+def test_a_configuration_that_nobody_vouches_for_is_in_force_for_all_we_know(
+    replies: dict[str, Replies], why: str
+) -> None:
+    status = report.status_of(looked_at(replies=replies), now=NOW)
+    assert parts(status) == WELL | {"ConfigurationAccepted": ("Unknown", NOT_OBSERVED)}
+    assert conditions(status)["ConfigurationAccepted"]["message"] == why
+    assert statuses(status)["Ready"] == "True"
+
+
+def test_a_part_that_was_not_looked_at_stays_as_it_was_known() -> None:
+    known = report.status_of(looked_at(Finding("GatewayNotReady", "words")), now=NOW)
+    blind = attempt(after(known), clusters=(), outcomes={}, finding=Finding("ClusterUnreachable", "no answer"))
+    status = report.status_of(blind, now=LATER)
+    assert parts(status) == parts(known) == WELL | {"GatewaysReady": ("False", "GatewayNotReady")}
+    assert {conditions(status)[kind]["lastTransitionTime"] for kind in PART_TYPES} == {THEN}
+
+
+def test_what_only_warns_leaves_ready_as_it_is() -> None:
+    status = report.status_of(looked_at(Finding("CertificateExpiring", "soon")), now=NOW)
+    assert (statuses(status)["Ready"], statuses(status)["CertificatesValid"]) == ("True", "False")
+    assert status["clusters"][0]["ready"]
+
+
+# What runs
+
+
+def decided(size: str = "Medium", **parts: Any) -> Attempt:
+    """istiod was declared to be of a size, in a cluster where Small was rolled out before."""
+    before = ControlPlaneStatus(size=Size.SMALL, resources=size_of(Size.SMALL, Resources()).share.resources)
+    subject = mesh(
+        status=MeshStatus(clusters=[ClusterStatus(name="primary", control_plane=before)]), controlPlane={"size": size}
+    )
+    (plane,) = decide(observed(subject)).control_planes
+    return attempt(subject, planes={"primary": plane}, **parts)
+
+
+def test_the_size_in_the_status_is_the_one_that_was_rolled_out_last() -> None:
+    medium = size_of(Size.MEDIUM, Resources()).share.resources
+    wire = {"requests": {"cpu": "1", "memory": "8Gi"}, "limits": {"cpu": "4", "memory": "8Gi"}}
+    for istiod_parts, size in (
+        ({"resources": medium}, "Medium"),
+        ({"resources": Resources.model_validate({**wire, "limits": {"cpu": "4000m", "memory": "8192Mi"}})}, "Medium"),
+        ({"resources": medium, "available": 1}, "Small"),
+        ({"resources": medium, "generation": 2}, "Small"),
+        ({"resources": size_of(Size.SMALL, Resources()).share.resources}, "Small"),
+        ({"resources": None}, "Small"),
+    ):
+        status = report.status_of(decided(clusters=(seen(**istiod_parts),)), now=NOW)
+        found = status["clusters"][0]["controlPlane"]
+        assert found["size"] == size
+        assert (found["resources"] == wire) is (size == "Medium")
+
+
+def test_a_size_that_was_refused_is_remembered_until_something_else_is_decided() -> None:
+    refused = RefusedSize(size=Size.LARGE, message="no room")
+    known = report.status_of(
+        attempt(mesh(status=MeshStatus(clusters=[
+            ClusterStatus(name="primary", control_plane=ControlPlaneStatus(refused=refused))
+        ])), finding=Finding("Paused", "x")),
+        now=NOW,
+    )  # fmt: skip
+    assert known["clusters"][0]["controlPlane"]["refused"]["message"] == "no room"
+    assert "refused" not in report.status_of(decided(), now=NOW)["clusters"][0]["controlPlane"]
+
+
+def test_what_istiods_and_proxies_say_is_told_and_kept_while_nobody_asks() -> None:
+    earliest = Earliest(pod="shop/a", expires=NOW + dt.timedelta(hours=3, minutes=59), read=2, of=3)
+    answers = (
+        Answer(pod="a", mesh_config={}, proxies_by_version={"1.31.4": 2, "1.30.0": 1}),
+        Answer(pod="b", mesh_config={}, proxies_by_version={"1.31.4": 3}),
+    )
+    told = report.status_of(looked_at(replies={"primary": Replies(answers, earliest)}), now=NOW)
+    (cluster,) = told["clusters"]
+    assert cluster["proxyVersions"] == [
+        {"version": "1.30.0", "revision": "default", "count": 1},
+        {"version": "1.31.4", "revision": "default", "count": 5},
+    ]
+    assert cluster["workloadCertificates"] == {
+        "earliest": "shop/a", "expires": "2026-03-01T15:59:00Z", "hoursLeft": 3, "read": 2, "of": 3,
+    }  # fmt: skip
+    later = report.status_of(attempt(after(told), finding=Finding("Paused", "x")), now=LATER)
+    assert later["clusters"] == told["clusters"]
+    over = Replies((), Earliest(pod="shop/a", expires=NOW - dt.timedelta(hours=5), read=1, of=1))
+    status = report.status_of(looked_at(replies={"primary": over}), now=NOW)
+    assert status["clusters"][0]["workloadCertificates"]["hoursLeft"] == 0
+    unknown = report.status_of(looked_at(replies={"primary": Replies((), Earliest(of=3))}), now=NOW)
+    assert "workloadCertificates" not in unknown["clusters"][0]
+
+
+def test_gateways_of_this_mesh_are_told_with_their_addresses() -> None:
+    ours = GatewayPods(
+        namespace="edge", name="in", owner="demo", replicas=2, available=1, addresses=("192.0.2.1", "lb.example")
+    )
+    theirs = GatewayPods(namespace="edge", name="x", owner="other")
+    status = report.status_of(attempt(clusters=(replace(SEEN, gateways=(ours, theirs)),)), now=NOW)
+    assert status["clusters"][0]["gateways"] == [{
+        "name": "in", "namespace": "edge", "replicas": 2, "readyReplicas": 1, "addresses": ["192.0.2.1", "lb.example"],
+    }]  # fmt: skip
+
+
+def test_who_made_nothing_yet_counts_nobodys_proxies() -> None:
+    injection = Injection(expected=4, missing=1, outdated=2, pods=("shop/a: no sidecar",))
+    there = replace(SEEN, injection=injection)
+    status = report.status_of(attempt(clusters=(there,)), now=NOW)
+    assert status["clusters"][0]["injection"] == {
+        "expected": 4, "missing": 1, "outdated": 2, "pods": ["shop/a: no sidecar"],
+    }  # fmt: skip
+    nobody = mesh().model_copy(update={"finalizers": ()})
+    status = report.status_of(attempt(nobody, clusters=(there,)), now=NOW)
+    assert (status["clusters"][0]["proxies"], status["proxies"]) == (0, 0)
+    assert status["clusters"][0]["injection"]["expected"] == 0
 
 
 # The rest of the status
@@ -226,14 +408,12 @@ def test_a_cluster_is_ready_when_its_control_plane_is_whatever_else_is_found(
     assert status["clustersReady"] == f"{int(ready)}/1"
 
 
-@pytest.mark.parametrize(("size", "replicas"), [("Small", 2), ("Large", 5)])
-def test_a_cluster_is_ready_with_as_many_replicas_as_its_size_wants(size: str, replicas: int) -> None:
-    for count in (2, 5):
-        subject = mesh(controlPlane={"size": size})
-        status = report.status_of(
-            attempt(subject, clusters=(seen(replicas=count, existing=count, updated=count, available=count),)), now=NOW
-        )
-        assert status["clusters"][0]["ready"] is (count == replicas)
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_cluster_is_ready_when_nothing_that_was_found_in_it_says_otherwise(reason: str) -> None:
+    found = {"primary": (Finding(reason, "words"),)}
+    status = report.status_of(attempt(findings=found), now=NOW)
+    assert status["clusters"][0]["ready"] is (REASONS[reason].ready != "False")
+    assert report.status_of(attempt(findings={"primary": ()}), now=NOW)["clusters"][0]["ready"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

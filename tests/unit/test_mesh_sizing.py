@@ -149,6 +149,22 @@ def test_what_a_proxy_may_use_binds_its_requests() -> None:
 
 
 @pytest.mark.parametrize(
+    ("live", "same"),
+    [
+        ({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}, True),
+        ({"requests": {"cpu": "0.1", "memory": "131072Ki"}, "limits": {"cpu": 2, "memory": "1024Mi"}}, True),
+        ({"requests": {"cpu": "101m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}, False),
+        ({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2"}}, False),
+        ({"requests": {"cpu": "100m", "memory": "1e6"}, "limits": {"cpu": "2", "memory": "1Gi"}}, False),
+        ({}, False),
+    ],
+)
+def test_the_same_amounts_are_the_same_share_however_they_are_written(live: Json, same: bool) -> None:  # noqa: FBT001
+    assert PROXY.is_that_of(resources(**live)) is same
+    assert not PROXY.is_that_of(None)
+
+
+@pytest.mark.parametrize(
     ("text", "value"),
     [
         ("0", 0), ("2", 2), (2, 2), ("500m", 0.5), ("1.5", 1.5), (".5", 0.5), ("5.", 5),

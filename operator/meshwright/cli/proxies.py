@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -106,12 +106,13 @@ async def proxies(
         client.list(LIVING_POD, namespace, labels=SIDECAR, metadata_only=True), _istiods_say(client, mesh)
     )
     revision = mesh.spec.revision
-    found = sorted(
+    sidecars = [
         Proxy(each["metadata"]["namespace"], each["metadata"]["name"], revision)
         for each in pods
         if proxy_revision(each) == revision
-    )
-    found = joined(found, answers, complete=bool(answers) and not notes)
+    ]
+    everybody = joined(sidecars, answers, revision=revision, complete=bool(answers) and not notes)
+    found = [each for each in everybody if namespace in ("", each.namespace)]
     if certificates:
         found, unread = await _with_certificates(client, found, now)
         notes = [*notes, *unread]
@@ -143,20 +144,27 @@ async def _istiods_say(client: Client, mesh: MeshInstall) -> tuple[dict[str, lis
 
 
 def joined(
-    found: Sequence[Proxy], answers: Mapping[str, Sequence[Mapping[str, Any]]], *, complete: bool
+    sidecars: Iterable[Proxy], answers: Mapping[str, Sequence[Mapping[str, Any]]], *, revision: str, complete: bool
 ) -> list[Proxy]:
-    """With what every istiod says. Who is known to none of them is apart, if all of them were asked."""
-    known = {str(entry.get("proxy")): (istiod, entry) for istiod, entries in answers.items() for entry in entries}
-    apart = APART if complete else UNKNOWN
+    """By name, the pods with a sidecar and what every istiod says of them; and gateways, which only istiod knows.
 
-    def told(proxy: Proxy) -> Proxy:
-        istiod, entry = known.get(f"{proxy.pod}.{proxy.namespace}", ("", None))
-        if entry is None:
-            return replace(proxy, sync=apart)
-        sync, detail = sync_of(entry)
-        return replace(proxy, version=str(entry.get("istio_version", "")), sync=sync, detail=detail, istiod=istiod)
+    Who is known to none of them is apart, if all of them were asked.
+    """
+    connected = {
+        (each.namespace, each.pod): each
+        for istiod, entries in answers.items()
+        for each in (_told(entry, istiod, revision) for entry in entries)
+    }
+    apart = {
+        (each.namespace, each.pod): replace(each, sync=APART if complete else UNKNOWN) for each in sidecars
+    }  # fmt: skip
+    return sorted((apart | connected).values())
 
-    return [told(each) for each in found]
+
+def _told(entry: Mapping[str, Any], istiod: str, revision: str) -> Proxy:
+    pod, _, namespace = str(entry.get("proxy", "")).rpartition(".")  # a pod's name may have dots
+    sync, detail = sync_of(entry)
+    return Proxy(namespace, pod, revision, str(entry.get("istio_version", "")), sync, detail, istiod)
 
 
 def sync_of(entry: Mapping[str, Any]) -> tuple[str, str]:

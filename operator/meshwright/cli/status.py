@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from meshwright.api.conditions import READY, REASONS, RECONCILING, STALLED
@@ -21,21 +22,31 @@ UNITS = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def run(name: str | None, *, access: Access, output: str, watch: bool, terminal: Terminal) -> int:
+    shown = None
     with Server(access) as server:
         while True:
             meshes, version = server.meshes(name)
-            now = dt.datetime.now(dt.UTC)
-            if output == "text":
-                text = "\n\n".join("\n".join(lines(each, now=now, terminal=terminal)) for each in meshes)
-                print(f"{CLEAR if watch and terminal.colour else ''}{text or NOTHING}", flush=True)
-            else:
-                print(document([summary(each) for each in meshes], output), end="", flush=True)
+            if meshes != shown:
+                if watch and terminal.is_screen:
+                    print(CLEAR, end="")
+                print(
+                    text(meshes, terminal) if output == "text" else document(list(map(summary, meshes)), output), end=""
+                )
+                sys.stdout.flush()
             if not watch:
                 return READY_CODE if meshes and all(is_ready(each) for each in meshes) else NOT_READY_CODE
+            shown = meshes
             next(server.changes(version), None)
 
 
-NOTHING = "No MeshInstall in this cluster: `kubectl apply` one, for example examples/quickstart.yaml."
+def text(meshes: Sequence[Json], terminal: Terminal) -> str:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        "\n\n".join("\n".join(lines(each, now=now, terminal=terminal)) for each in meshes) + "\n" if meshes else NOTHING
+    )
+
+
+NOTHING = "No MeshInstall in this cluster: `kubectl apply` one, for example examples/quickstart.yaml.\n"
 
 
 def summary(mesh: Json) -> dict[str, Any]:

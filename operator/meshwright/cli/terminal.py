@@ -40,6 +40,11 @@ class Terminal:
     unicode: bool = True
     width: int = ENDLESS
 
+    @property
+    def is_screen(self) -> bool:
+        """Whether what was printed can be cleared away again."""
+        return self.width < ENDLESS
+
     def paint(self, text: str, *tones: Tone) -> str:
         return f"\x1b[{';'.join(tones)}m{text}\x1b[0m" if self.colour and text and tones else text
 

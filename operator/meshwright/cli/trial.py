@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import yaml
 
 from meshwright.api.errors import FinalError, Forbidden, NotFound, TrustError
-from meshwright.api.meshinstall import KIND, MeshInstall
-from meshwright.cli.kubeconfig import Access
+from meshwright.api.meshinstall import KIND, MeshInstall, Mode
+from meshwright.cli.kubeconfig import Access, merged
 from meshwright.cli.render import read
 from meshwright.cli.server import Server
 from meshwright.cluster.apply import Applier
@@ -117,6 +117,8 @@ def one_of(access: Access, name: str | None) -> Manifest:
 
 def with_client(kind: type[ClientT], access: Access, work: Callable[[ClientT], Awaitable[T]]) -> T:
     """What `work` comes to with a client that is connected, and closed again."""
+    if access.files:
+        merged(access)  # what is wrong with a kubeconfig is said in one place
 
     async def run() -> T:
         client = await kind.connect(kubeconfig=access.kubeconfig, context=access.context)
@@ -184,8 +186,13 @@ async def _tried_in(
             changes, names=plane.names, proxies=cluster.proxies + sum(each.replicas for each in cluster.gateways),
             nodes=await _nodes(client, changes), read=_parsed,
         ),
-        notes=(*notes, *outcome.notes),
+        notes=(*_mode(observed.mesh), *notes, *outcome.notes),
     )  # fmt: skip
+
+
+def _mode(mesh: MeshInstall) -> Iterator[str]:
+    if mesh.spec.mode is not Mode.APPLY:
+        yield f"spec.mode is {mesh.spec.mode}: the operator carries out nothing of this until it is {Mode.APPLY}"
 
 
 async def _before(client: Client, key: Key, found: Survey) -> Manifest | None:

@@ -208,8 +208,8 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
 def _control_plane(plane: ControlPlane | None, istiod: Istiod | None, before: ControlPlaneStatus) -> ControlPlaneStatus:
     """Size and resources are those that were rolled out last: what a size that finds no room goes back to."""
     size, resources = before.size, before.resources
-    if plane and istiod and istiod.rolled_out and istiod.resources == plane.sizing.share.resources:
-        size, resources = plane.sizing.size, istiod.resources
+    if plane and istiod and istiod.rolled_out and plane.sizing.share.is_that_of(istiod.resources):
+        size, resources = plane.sizing.size, plane.sizing.share.resources
     return ControlPlaneStatus(
         replicas=istiod.replicas if istiod else 0,
         ready_replicas=istiod.available if istiod else 0,

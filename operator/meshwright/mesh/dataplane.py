@@ -100,5 +100,5 @@ PART = re.compile(r"([0-9.]+)(ms|[smh])")
 
 def as_proto(duration: str) -> str:
     """As protobuf's JSON has it: seconds, in decimals."""
-    value = seconds(duration)
-    return f"{value.numerator}s" if value.denominator == 1 else f"{float(value):.9f}".rstrip("0") + "s"
+    whole, nanoseconds = divmod(int(seconds(duration) * 10**9), 10**9)
+    return f"{whole}.{nanoseconds:09d}".rstrip("0").rstrip(".") + "s"

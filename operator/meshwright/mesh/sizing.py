@@ -9,6 +9,9 @@ from meshwright.api.meshinstall import ResourceList, Resources, Size
 from meshwright.mesh import quantity
 
 
+NAMES = tuple(ResourceList.model_fields)
+
+
 @dataclass(frozen=True)
 class Row:
     """A size: replicas of istiod, and the limits of each. Memory is requested in full, CPU to a quarter."""
@@ -55,6 +58,20 @@ class Share:
     def resources(self) -> Resources:
         """In the form of the API."""
         return Resources(requests=_listed(self.requests), limits=_listed(self.limits))
+
+    def is_that_of(self, live: Resources | None) -> bool:
+        """Whether a container has the same amounts. Not by their text: the API server writes `1000m` as `1`."""
+        if live is None:
+            return False
+        pairs = [
+            (str(getattr(ours, name)), str(getattr(theirs, name)))
+            for ours, theirs in ((self.requests, live.requests), (self.limits, live.limits))
+            for name in NAMES
+        ]
+        try:
+            return all(quantity.parse(ours) == quantity.parse(theirs) for ours, theirs in pairs)
+        except ValueError:  # a quantity that is not there, or not written by us
+            return False
 
 
 @dataclass(frozen=True)
@@ -103,9 +120,6 @@ def proxy_share(override: Resources) -> Share:
         )
     )
     return Share(requests, limits)
-
-
-NAMES = tuple(ResourceList.model_fields)
 
 
 def contradictions(path: str, override: Resources, bounds: Demand) -> list[str]:

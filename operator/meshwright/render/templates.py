@@ -35,6 +35,31 @@ def as_json(value: Any) -> str:
     return NOT_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
+ASIDE = "values_put_aside"
+MARK = "\ue000"  # of private use: no template has it
+LONG = 256
+
+
+@jinja2.pass_context  # also keeps constants from being finalized when a template is compiled
+def finalize(context: jinja2.runtime.Context, value: Any) -> str:
+    """A small value as JSON; a large one is put aside and stands as a mark, as YAML would take its time to read it."""
+    large = len(value) > LONG or MARK in value if isinstance(value, str) else isinstance(value, list | tuple | dict)
+    if not large:
+        return as_json(value)
+    aside: list[Any] = context[ASIDE]
+    aside.append(json.loads(json.dumps(value)))  # JSON's types only, and nobody else's objects
+    return f'"{MARK}{len(aside) - 1}{MARK}"'
+
+
+def _restored(node: Any, aside: list[Any]) -> Any:
+    """What stood in a template's places, with everything that was put aside."""
+    if isinstance(node, str):
+        return aside[int(node[1:-1])] if node.startswith(MARK) else node
+    if isinstance(node, dict):
+        return {_restored(key, aside): _restored(value, aside) for key, value in node.items()}
+    return [_restored(each, aside) for each in node] if isinstance(node, list) else node
+
+
 def static(path: str) -> str:
     """A file below templates/, verbatim."""
     return files("meshwright").joinpath("templates", *path.split("/")).read_text()
@@ -61,8 +86,9 @@ def as_yaml(value: Any) -> str:
 def render(path: str, **values: Any) -> list[Manifest]:
     """The YAML documents of a template below templates/, in order. Raises TemplateError."""
     try:
-        text = _environment().get_template(path).render(**values)
-        return [document for document in yaml.load_all(text, Loader=Loader) if document]
+        aside: list[Any] = []
+        text = _environment().get_template(path).render(**values, **{ASIDE: aside})
+        return [_restored(document, aside) for document in yaml.load_all(text, Loader=Loader) if document]
     except (jinja2.TemplateError, yaml.YAMLError, TypeError) as error:
         raise TemplateError(f"template {path}: {error}") from error
 
@@ -80,7 +106,7 @@ def _environment() -> jinja2.Environment:
     return ImmutableSandboxedEnvironment(
         loader=jinja2.FunctionLoader(_source),
         undefined=jinja2.StrictUndefined,
-        finalize=as_json,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -42,7 +42,7 @@ def _born(each: Rendered) -> Json:
 
 def _generated(intent: Intent) -> Iterator[str]:
     """The documents that istioctl writes, as texts: reading Istio's definitions takes longer than all the rest."""
-    command = [programs.build(programs.istioctl()), "manifest", "generate", "--filename", "-"]
+    command = [str(programs.build(programs.istioctl())), "manifest", "generate", "--filename", "-"]
     written = json.dumps(intent.operator())
     # Away from home: a kubeconfig that lies there would be asked for the cluster's version.
     environment = {"HOME": "/nonexistent", "KUBECONFIG": "/dev/null"}

@@ -1,18 +1,22 @@
 """differences.yaml: every difference and its reason.
 
-    reasons:
-      name: A sentence.
-    differences:
-      section:             # an intent; or what holds for each intent that has the object
-        Deployment istio-system/istiod:
-          name of a reason:
-            spec.some.path: theirs → ours
+reasons:
+  name: A sentence.
+differences:
+  usually:                              # what most intents say that have the object
+    Deployment istio-system/istiod:
+      name of a reason:
+        spec.some.path: theirs → ours
+  some intent:                          # where it is unlike that
+    Deployment istio-system/istiod:
+      name of a reason:
+        spec.some.path: no difference
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +65,9 @@ def found() -> Sections:
     sections: Sections = {USUALLY: usual}
     for intent in INTENTS:
         sections[intent.name] = {
-            key: _unlike(intents[intent.name], usual[key]) for key, intents in by_intent_of.items() if intent.name in intents
+            key: _unlike(intents[intent.name], usual[key])
+            for key, intents in by_intent_of.items()
+            if intent.name in intents
         }
     sections[DEFINITIONS] = compare(their_definitions(INTENTS[0]), our_definitions(), {})
     return {name: {key: each for key, each in objects.items() if each} for name, objects in sections.items()}
@@ -100,16 +106,19 @@ def read(file: Path = FILE) -> Recorded:
 
 def write(sections: Sections, recorded: Recorded, file: Path = FILE) -> int:
     """Writes all differences with the reasons that are known for them; returns how many have none."""
-    reason_of = _reasons_by_likeness(recorded.given)
+    reason_of: dict[tuple[str, ...], str] = {}
+    for place, change in places(recorded.sections):
+        for key in _likenesses(place, change):
+            reason_of.setdefault(key, recorded.given[place])
     differences: dict[str, Any] = {}
     for place, change in places(sections):
-        reason = next((reason_of[key] for key in _likenesses(place) if key in reason_of), UNEXPLAINED)
+        reason = next((reason_of[key] for key in _likenesses(place, change) if key in reason_of), UNEXPLAINED)
         at = differences.setdefault(place.section, {}).setdefault(place.object, {}).setdefault(reason, {})
         at[place.path] = change
     document = {"reasons": dict(sorted(recorded.reasons.items())), "differences": differences}
     text = yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10**6)
     file.write_text(HEAD + text)
-    return sum(paths.get(UNEXPLAINED) is not None for objects in differences.values() for paths in objects.values())
+    return sum(UNEXPLAINED in paths for objects in differences.values() for paths in objects.values())
 
 
 def places(sections: Sections) -> Iterator[tuple[Place, str]]:
@@ -119,14 +128,8 @@ def places(sections: Sections) -> Iterator[tuple[Place, str]]:
                 yield Place(section, key, path), change
 
 
-def _reasons_by_likeness(given: Mapping[Place, str]) -> dict[tuple[str, ...], str]:
-    reasons: dict[tuple[str, ...], str] = {}
-    for place, reason in given.items():
-        for key in _likenesses(place):
-            reasons.setdefault(key, reason)
-    return reasons
-
-
-def _likenesses(place: Place) -> Iterable[tuple[str, ...]]:
+def _likenesses(place: Place, change: str) -> Iterable[tuple[str, ...]]:
     """A difference is known by its place, or by the same path of that object elsewhere, or of one of its kind."""
-    return tuple(place), place[1:], (place.object.split()[0], "of the kind", place.path)
+    what = "same" if change == SAME else "other"
+    kind = place.object.split()[0]
+    return ("place", *place), ("object", what, place.object, place.path), ("kind", what, kind, place.path)

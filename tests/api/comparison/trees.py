@@ -65,7 +65,7 @@ def plain(manifest: Json) -> Json:
 
 
 def by_resource(rules: list[Json]) -> dict[str, str]:
-    """Rules of a role in any order and grouping, as `group/resource` → verbs; with the object's name, if one is named."""
+    """Rules of a role, whatever their order and grouping, as `group/resource` or `group/resource/name` → verbs."""
     verbs: dict[str, set[str]] = defaultdict(set)
     for rule in rules:
         for group in rule.get("apiGroups", ()):
