@@ -87,15 +87,15 @@ AS_IT_SHOULD_NOT = (  # the parts are well when True, Stalled and Reconciling wh
     ('type!~"Stalled|Reconciling",status!="True"', "{{mesh}} {{type}}"),
     ('type=~"Stalled|Reconciling",status="True"', "{{mesh}} {{type}}"),
 )
-CONDITION = "meshwright_mesh_condition"
+CONDITION, EXPIRY = "meshwright_mesh_condition", "meshwright_certificate_expiry_timestamp_seconds"
 MESHES = Dashboard(
     "meshwright-meshes",
     "Meshwright / Meshes",
-    (Variable("mesh", "meshwright_mesh_condition", "mesh"),),
+    (Variable("mesh", CONDITION, "mesh"),),
     (
         Row("Meshes", (
-            panel("Ready", (most(CONDITION, "mesh", f'type="Ready",status="True",{MESH}'), "{{mesh}}"), unit="bool_yes_no",
-                  kind="stat", width=6),
+            panel("Ready", (most(CONDITION, "mesh", f'type="Ready",status="True",{MESH}'), "{{mesh}}"),
+                  unit="bool_yes_no", kind="stat", width=6),
             panel("Conditions that are not as they should be",
                   *((most(CONDITION, "mesh, type", f"{which},{MESH}"), legend) for which, legend in AS_IT_SHOULD_NOT),
                   unit="bool_yes_no", width=12),
@@ -109,7 +109,7 @@ MESHES = Dashboard(
             panel("Pods that are to have a sidecar",
                   (most("meshwright_mesh_pods", "mesh, cluster, state", MESH), "{{mesh}} {{state}}")),
             panel("Certificates: time left",
-                  (most("meshwright_certificate_expiry_timestamp_seconds", "mesh, cluster, certificate", MESH) + " - time()",
+                  (most(EXPIRY, "mesh, cluster, certificate", MESH) + " - time()",
                    "{{mesh}} {{certificate}}"),
                   unit="s"),
             panel("Objects", (most("meshwright_mesh_objects", "mesh, cluster, state", MESH), "{{mesh}} {{state}}")),
@@ -190,7 +190,8 @@ ISTIOD = Dashboard(
                   (rate("webhook_patch_failures_total", "name, reason", PILOT), "{{reason}} {{name}}"), unit="ops"),
         )),
         Row("Resources", (
-            panel("CPU", (rate("process_cpu_seconds_total", "namespace, pod", PILOT) + OF_ISTIOD, "{{pod}}"), unit="cores"),
+            panel("CPU", (rate("process_cpu_seconds_total", "namespace, pod", PILOT) + OF_ISTIOD, "{{pod}}"),
+                  unit="cores"),
             panel("Memory", (f"process_resident_memory_bytes{{{PILOT}}}" + OF_ISTIOD, "{{pod}}"),
                   (f"go_gc_gomemlimit_bytes{{{PILOT}}} < 2^62" + OF_ISTIOD, "GOMEMLIMIT {{pod}}"),
                   unit="bytes"),
@@ -203,7 +204,7 @@ ISTIOD = Dashboard(
 
 PROXY = 'namespace=~"$namespace"'
 REPORTED = 'reporter="destination",destination_workload_namespace=~"$namespace"'
-REQUESTS, SERVICE = REQUESTS, SERVICE
+REQUESTS, SERVICE = "istio_requests_total", "destination_service_name"
 PROXIES = Dashboard(
     "meshwright-proxies",
     "Meshwright / Data plane",

@@ -542,7 +542,6 @@ def test_every_attempt_can_be_reported_and_is_read_again(
         assert 0 <= cluster["notReconciled"] <= cluster["objects"]
     after = mesh.model_copy(update={"status": MeshStatus.model_validate(status)})
     assert not report.differs(after, status)
-    assert report.transition(after, status) is None
-    turned = report.transition(mesh, status)
-    assert turned is not None
+    assert report.transitions(after, status) == []
+    turned = report.transitions(mesh, status)[0]
     assert report.event(mesh, turned, now=NOW, reporter="r")["reason"] == reason

@@ -494,20 +494,32 @@ def test_a_transition_is_another_reason_or_status_of_ready(before: str, then: st
         finding = None if reason == "Installed" else Finding(reason, "words differ")
         return report.status_of(attempt(subject, finding=finding), now=NOW)
 
-    found = report.transition(after(status(before)), status(then))
-    assert (found.reason if found else None) == (then if turned else None)
+    found = [each for each in report.transitions(after(status(before)), status(then)) if each.type == "Ready"]
+    assert [each.reason for each in found] == ([then] if turned else [])
+
+
+def test_a_part_that_breaks_or_is_well_again_is_told_unless_ready_tells_it() -> None:
+    def status(*reasons: str, ready: str) -> Json:
+        findings = {"primary": tuple(Finding(each, "words") for each in reasons)}
+        main = None if ready == "Installed" else Finding(ready, "words")
+        return report.status_of(attempt(findings=findings, finding=main), now=NOW)
+
+    well, broken = status(ready="Installed"), status("GatewayNotReady", "Progressing", ready="Progressing")
+    told = [(each.type, each.status) for each in report.transitions(after(well), broken)]
+    assert told == [("Ready", "False"), ("GatewaysReady", "False")]
+    told = [(each.type, each.status) for each in report.transitions(after(broken), well)]
+    assert told == [("Ready", "True"), ("ControlPlaneReady", "True"), ("GatewaysReady", "True")]
+    assert report.transitions(after(well), well) == []
 
 
 def test_the_first_status_is_a_transition() -> None:
-    found = report.transition(mesh(), report.status_of(attempt(), now=NOW))
-    assert found is not None
+    (found,) = report.transitions(mesh(), report.status_of(attempt(), now=NOW))
     assert (found.type, found.status) == ("Ready", "True")
 
 
 def turned(reason: str, message: str = "words") -> Json:
     finding = None if reason == "Installed" else Finding(reason, message)
-    condition = report.transition(mesh(), report.status_of(attempt(finding=finding), now=NOW))
-    assert condition is not None
+    condition = report.transitions(mesh(), report.status_of(attempt(finding=finding), now=NOW))[0]
     return report.event(mesh(), condition, now=NOW, reporter="meshwright-" + "x" * 200)
 
 

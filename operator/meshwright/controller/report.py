@@ -257,11 +257,27 @@ def differs(mesh: MeshInstall, status: Mapping[str, Any]) -> bool:
     return mesh.status.model_dump(by_alias=True, exclude_none=True) != status
 
 
-def transition(mesh: MeshInstall, status: Mapping[str, Any]) -> Condition | None:
-    """The new Ready condition, if its reason (or status) turned: worth an Event."""
-    new = next(Condition.model_validate(each) for each in status["conditions"] if each["type"] == READY)
-    old = next((each for each in mesh.status.conditions if each.type == READY), None)
-    return new if old is None or (old.status, old.reason) != (new.status, new.reason) else None
+def transitions(mesh: MeshInstall, status: Mapping[str, Any]) -> list[Condition]:
+    """What is worth an Event: Ready, if its reason or status turned, and parts that broke or are well again.
+
+    What Ready says already is not said again.
+    """
+    new = {each["type"]: Condition.model_validate(each) for each in status["conditions"]}
+    old = {each.type: each for each in mesh.status.conditions}
+    ready, before = new[READY], old.get(READY)
+    turned = [] if before and (before.status, before.reason) == (ready.status, ready.reason) else [ready]
+    return turned + [
+        new[part.type]
+        for part in PARTS
+        if {new[part.type].status, old[part.type].status if part.type in old else ""} == {"True", "False"}
+        and new[part.type].reason != ready.reason
+    ]
+
+
+def _severity(condition: Condition) -> str:
+    row = REASONS.get(condition.reason)  # a part that is well has a reason of its own
+    broken = row and (row.stalled or (condition.type != READY and condition.status == "False"))
+    return "Warning" if broken else "Normal"
 
 
 def event(mesh: MeshInstall, condition: Condition, *, now: dt.datetime, reporter: str) -> dict[str, Any]:
@@ -275,7 +291,7 @@ def event(mesh: MeshInstall, condition: Condition, *, now: dt.datetime, reporter
         "reportingInstance": reporter[:128],
         "action": "Reconcile",
         "reason": condition.reason,
-        "type": "Warning" if REASONS[condition.reason].stalled else "Normal",
+        "type": _severity(condition),
         "note": condition.message.encode()[:NOTE_LIMIT].decode(errors="ignore"),
         "regarding": {"apiVersion": API_VERSION, "kind": KIND, "name": mesh.name, "uid": mesh.uid},
     }

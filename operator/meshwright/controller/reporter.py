@@ -30,7 +30,7 @@ class Reporter:
         self._now = now
 
     async def report(self, attempt: Attempt) -> None:
-        """One status write, if anything is different; an Event, if Ready turned."""
+        """One status write, if anything is different; an Event for each condition that turned."""
         mesh, now = attempt.mesh, self._now()
         status = report.status_of(attempt, now=now)
         self._measure(attempt, status)
@@ -39,8 +39,11 @@ class Reporter:
         head = {"apiVersion": MESH_INSTALL.api_version, "kind": MESH_INSTALL.kind}
         manifest = {**head, "metadata": {"name": mesh.name, "uid": mesh.uid}, "status": status}
         await self._client.apply(MESH_INSTALL, manifest, field_manager=STATUS_MANAGER, subresource="status")
-        if turned := report.transition(mesh, status):
-            log.info("mesh turned", mesh=mesh.name, ready=turned.status, reason=turned.reason, message=turned.message)
+        for turned in report.transitions(mesh, status):
+            log.info(
+                "mesh turned", mesh=mesh.name, condition=turned.type, status=turned.status, reason=turned.reason,
+                message=turned.message,
+            )  # fmt: skip
             event = report.event(mesh, turned, now=now, reporter=self._instance)
             try:
                 await self._client.create(EVENT, event, field_manager=STATUS_MANAGER)
