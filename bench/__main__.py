@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import events, idle, install, memory, pods, render, start, takeover
+from bench import events, idle, install, memory, pods, render, start, status, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "takeover": takeover.figures,
     "events": events.figures,
     "pods": pods.figures,
+    "status": status.figures,
     "install": install.figures,
 }
 

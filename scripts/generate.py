@@ -301,6 +301,12 @@ def kubectl_mesh() -> Iterator[str]:
     yield from verb(top, "##")
 
 
+def place(argument: argparse.Action) -> str:
+    """How it is written in a line of usage: `[NAME]` where it may be left out."""
+    name = f"{argument.metavar or argument.dest}{'...' if argument.nargs in ('*', '+') else ''}"
+    return f"[{name}]" if argument.nargs == "?" else name
+
+
 def verb(parser: argparse.ArgumentParser, heading: str) -> Iterator[str]:
     # Written from the parser itself: argparse lays its help out differently in every version of Python.
     actions = [each for each in parser._actions if each.help != argparse.SUPPRESS]  # noqa: SLF001
@@ -311,8 +317,7 @@ def verb(parser: argparse.ArgumentParser, heading: str) -> Iterator[str]:
         yield parser.description or ""
         yield ""
     positional = [each for each in actions if not each.option_strings and each not in below]
-    usage = [parser.prog, "[OPTIONS]", *(f"{each.metavar or each.dest}{'...' if each.nargs in ('*', '+') else ''}"
-                                         for each in [*below, *positional])]  # fmt: skip
+    usage = [parser.prog, "[OPTIONS]", *(place(each) for each in [*below, *positional])]
     yield "```"
     yield " ".join(usage)
     yield "```"

@@ -188,7 +188,6 @@ def test_a_gateway_that_must_run_as_root_may(injector: Injector) -> None:
 @pytest.mark.parametrize(
     ("pod", "image"),
     [
-        (gateway_pod(image="example.org/mine:1"), "example.org/mine:1"),
         (gateway_pod(annotations={"sidecar.istio.io/proxyImage": "example.org/mine:2"}), "example.org/mine:2"),
         (gateway_pod(annotations={"sidecar.istio.io/proxyImageType": "distroless"}), f"{OURS}-distroless"),
         (gateway_pod(annotations={IMAGE: "claimed"}), OURS),
@@ -197,6 +196,14 @@ def test_a_gateway_that_must_run_as_root_may(injector: Injector) -> None:
 def test_a_gateway_says_which_image_it_runs(injector: Injector, pod: Json, image: str) -> None:
     injected = injector.inject(pod)
     assert proxy(injected)["image"] == injected["metadata"]["annotations"][IMAGE] == image
+
+
+@pytest.mark.parametrize("claim", [{}, {IMAGE: "claimed"}])
+def test_of_an_image_that_a_gateway_pins_nothing_is_said(injector: Injector, claim: dict[str, str]) -> None:
+    """Its version is its author's choice, and never outdated."""
+    injected = injector.inject(gateway_pod(image="example.org/mine:1", annotations=claim))
+    assert proxy(injected)["image"] == "example.org/mine:1"
+    assert IMAGE not in injected["metadata"]["annotations"]
 
 
 def test_a_container_beside_the_router(injector: Injector) -> None:

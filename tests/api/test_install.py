@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.world import CRDS, MESH_LABEL, WEBHOOKS, Cluster, Json, Mesh, Operator, path_of_item
+from api.world import CRDS, DECLARED, MESH_LABEL, WEBHOOKS, Cluster, Json, Mesh, Operator, path_of_item
 from testbed.rest import wait_until
 
 POLICIES = "/apis/security.istio.io/v1/peerauthentications"
@@ -24,10 +24,18 @@ def kinds(mesh: Mesh) -> list[str]:
 
 CONTROL_PLANE = [
     "ClusterRole", "ClusterRole", "ClusterRoleBinding", "ClusterRoleBinding", "ConfigMap", "ConfigMap", "Deployment",
-    "Namespace", "PodDisruptionBudget", "Role", "RoleBinding", "Secret", "Secret", "Service", "ServiceAccount",
+    "HorizontalPodAutoscaler", "Namespace", "PodDisruptionBudget", "Role", "RoleBinding", "Secret", "Secret", "Service", "ServiceAccount",
 ]  # fmt: skip
 ISTIO_KINDS = 15  # CRDs in istio.io/api 1.31
 INJECTION = ["MutatingWebhookConfiguration", "PeerAuthentication", "ValidatingWebhookConfiguration"]
+
+# The conditions of a mesh that is as declared. There is no istiod that could be asked what it runs.
+WELL = {
+    "Ready": ("True", "Installed"), "Reconciling": ("False", "Installed"), "Stalled": ("False", "Installed"),
+    "ConfigurationAccepted": ("Unknown", "NotObserved"), "CertificatesValid": ("True", "Current"),
+    "ControlPlaneSized": ("True", "Sized"), "ControlPlaneReady": ("True", "Available"),
+    "WebhooksConfigured": ("True", "Trusted"), "GatewaysReady": ("True", "GatewaysAvailable"),
+}  # fmt: skip
 
 
 async def test_an_empty_cluster(whole_op: Operator, mesh: Mesh) -> None:
@@ -71,7 +79,7 @@ async def test_an_empty_cluster(whole_op: Operator, mesh: Mesh) -> None:
     mesh.istiod_becomes_available()
     await op.reconcile(mesh)
     assert kinds(mesh) == sorted(CONTROL_PLANE + INJECTION)
-    assert mesh.condition()["reason"] == "Progressing"
+    assert mesh.condition()["reason"] == mesh.condition("WebhooksConfigured")["reason"] == "WebhooksNotTrusted"
     assert mesh.names.mutating_webhook in mesh.condition()["message"]
 
     mesh.istiod_writes_its_ca()
@@ -80,15 +88,20 @@ async def test_an_empty_cluster(whole_op: Operator, mesh: Mesh) -> None:
     assert status["observedGeneration"] == 1
     assert status["version"] == "1.31.4"
     assert status["clustersReady"] == "1/1"
-    assert status["clusters"][0]["controlPlane"] == {"replicas": 2, "readyReplicas": 2}
+    plane = status["clusters"][0]["controlPlane"]
+    assert (plane["replicas"], plane["readyReplicas"], plane["size"]) == (2, 2, "Small")
+    assert plane["resources"] == {
+        "requests": {"cpu": "500m", "memory": "4Gi"}, "limits": {"cpu": "2", "memory": "4Gi"},
+    }  # fmt: skip
     assert status["clusters"][0]["kubernetesVersion"].startswith("v1.")
     assert len(status["clusters"][0]["trust"]["rootFingerprint"]) == 64
     ready, reconciling, stalled = mesh.condition(), mesh.condition("Reconciling"), mesh.condition("Stalled")
     assert (ready["status"], ready["reason"]) == ("True", "Installed")
     assert (reconciling["status"], stalled["status"]) == ("False", "False")
-    assert all(each["observedGeneration"] == 1 for each in (ready, reconciling, stalled))
+    assert all(each["observedGeneration"] == 1 for each in status["conditions"])
+    assert {each["type"]: (each["status"], each["reason"]) for each in status["conditions"]} == WELL
     # Events tell of turns only.
-    assert sorted(each["reason"] for each in mesh.events()) == ["Installed", "Progressing"]
+    assert sorted(each["reason"] for each in mesh.events()) == ["Installed", "Progressing", "WebhooksNotTrusted"]
 
     await op.reconcile(mesh)
     assert op.wire.everything_written() == []
@@ -127,7 +140,8 @@ async def test_marks(op: Operator, mesh: Mesh) -> None:
             assert "annotations" not in metadata
         else:
             assert metadata["labels"]["meshwright.dev/mesh-id"] == "cluster.local"
-            assert set(metadata.get("annotations", ())) <= {"deployment.kubernetes.io/revision"}
+            notes = {"meshwright.dev/size": "Small", "meshwright.dev/replicas": "autoscaled"}
+            assert (metadata.get("annotations") or {}) == (notes if item["kind"] == "Deployment" else {})
         writers = {each["manager"] for each in metadata["managedFields"]}
         expected = {"meshwright", "meshwright-birth", "meshwright-trust", "kube-controller-manager", "pilot-discovery"}
         assert writers <= expected, item["kind"]
@@ -191,7 +205,7 @@ def identities(mesh: Mesh) -> dict[str, str]:
 
 
 async def test_a_spec_change_reaches_what_runs(op: Operator, mesh: Mesh) -> None:
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     mesh.change(mtls="Strict", controlPlane={"size": "Medium", "env": {"PILOT_TRACE_SAMPLING": "1"}})
     await op.reconcile(mesh)

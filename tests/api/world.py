@@ -40,7 +40,14 @@ BUNDLE = base64.b64encode(b"the CA of istiod").decode()  # what istiod writes in
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 OPERATOR_NAMESPACE = "meshwright-system"
 VERSION = "1.31.4"
+RBAC = "rbac.authorization.k8s.io/v1"
 MESH_LABEL = "meshwright.dev/mesh"
+API_VERSIONS = {
+    "deployment": "apps/v1", "service": "v1", "serviceaccount": "v1", "role": RBAC, "rolebinding": RBAC,
+    "horizontalpodautoscaler": "autoscaling/v2", "poddisruptionbudget": "policy/v1",
+}  # fmt: skip
+# A control plane whose replicas we declare; by default they are an autoscaler's.
+DECLARED: dict[str, Any] = {"autoscaling": {"enabled": False}}
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MESHES = "/apis/meshwright.dev/v1alpha1/meshinstalls"
@@ -55,6 +62,8 @@ LOOKED_AT = (
     "/api/v1/serviceaccounts",
     "/api/v1/pods",
     "/apis/apps/v1/deployments",
+    "/apis/apps/v1/daemonsets",
+    "/apis/autoscaling/v2/horizontalpodautoscalers",
     "/apis/policy/v1/poddisruptionbudgets",
     "/apis/rbac.authorization.k8s.io/v1/roles",
     "/apis/rbac.authorization.k8s.io/v1/rolebindings",
@@ -219,6 +228,11 @@ class Mesh:
         return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.names.istiod}"
 
     @property
+    def autoscaler_path(self) -> str:
+        """Of ours."""
+        return f"/apis/autoscaling/v2/namespaces/{self.namespace}/horizontalpodautoscalers/{self.names.istiod}"
+
+    @property
     def injector_path(self) -> str:
         return f"{WEBHOOKS}/mutatingwebhookconfigurations/{self.names.mutating_webhook}"
 
@@ -275,14 +289,25 @@ class Mesh:
 
     def istiod_becomes_available(self, available: int | None = None) -> None:
         """What the Deployment controller writes when all pods of istiod are made, and so many of them (all) ready."""
-        deployment = self.cluster.must_get(self.deployment_path)
+        self._becomes_available(self.deployment_path, available)
+
+    def gateway_becomes_available(self, name: str, namespace: str = "", available: int | None = None) -> None:
+        """The same for a gateway."""
+        self._becomes_available(self.gateway_path("deployment", name, namespace), available)
+
+    def gateway_path(self, kind: str, name: str, namespace: str = "") -> str:
+        """Of the Deployment of a gateway, its Service and what else it consists of."""
+        return path_of(API_VERSIONS[kind], kind, namespace or self.namespace, name)
+
+    def _becomes_available(self, path: str, available: int | None) -> None:
+        deployment = self.cluster.must_get(path)
         count = deployment["spec"]["replicas"]
         status = {
             "observedGeneration": deployment["metadata"]["generation"],
             **dict.fromkeys(("replicas", "updatedReplicas"), count),
             **dict.fromkeys(("readyReplicas", "availableReplicas"), count if available is None else available),
         }
-        self.cluster.merge(f"{self.deployment_path}/status", {"status": status}, manager="kube-controller-manager")
+        self.cluster.merge(f"{path}/status", {"status": status}, manager="kube-controller-manager")
 
     def istiod_writes_its_ca(self) -> None:
         """What istiod writes into its injection webhook when it serves."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -242,6 +245,25 @@ def test_the_status_is_what_others_see(shop: Product, mesh: str) -> None:
         for each in ("Ready", "ControlPlaneReady", "ControlPlaneSized", "GatewaysReady", "CertificatesValid",
                      "WebhooksConfigured", "ConfigurationAccepted")
     )  # fmt: skip
+
+
+def test_the_command_line_names_every_proxy_and_its_state(shop: Product, mesh: str) -> None:
+    def asked(*arguments: str) -> Manifest:
+        command = [Path(sys.executable).with_name("kubectl-mesh"), *arguments, "--output=json"]
+        done = subprocess.run(command, env=shop.environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode in (0, 2), done.stderr
+        answer: Manifest = json.loads(done.stdout)
+        return answer
+
+    def all_synced() -> bool:
+        proxies = asked("proxies", mesh)["proxies"]
+        names = {f"{each['namespace']}/{each['pod']}" for each in proxies}
+        pods = shop.get("pods", "-n", SPACE, "-l", "app in (server,caller)")["items"]
+        wanted = {f"{SPACE}/{each['metadata']['name']}" for each in pods if "deletionTimestamp" not in each["metadata"]}
+        return wanted <= names and all(each["sync"] == "synced" for each in proxies)
+
+    assert eventually(all_synced, seconds=30, every=2), asked("proxies", mesh)
+    assert asked("plan", mesh)["summary"]["change"] == 0
 
 
 def test_a_pod_that_should_be_injected_but_is_not_is_named(shop: Product, mesh: str) -> None:

@@ -320,9 +320,12 @@ def test_several_meshes_by_name(api: Api, kubeconfig: Path, capsys: pytest.Captu
     assert "Mesh a" not in capsys.readouterr().out
 
 
-def test_ready_of_an_older_generation_is_not_ready(api: Api, kubeconfig: Path) -> None:
+def test_ready_of_an_older_generation_is_not_ready(
+    api: Api, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     api.meshes = [{**WELL, "metadata": {"name": "shop", "generation": 4}}]
     assert status(kubeconfig) == 2
+    assert capsys.readouterr().out.startswith("! Mesh shop was ready: ")
 
 
 def test_no_mesh_at_all(api: Api, kubeconfig: Path, capsys: pytest.CaptureFixture[str]) -> None:

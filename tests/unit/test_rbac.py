@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -67,13 +67,15 @@ def held(wanted: Permission, where: Where) -> bool:
     )
 
 
-# -- what istiod is given
+# -- what istiod, istio-cni and gateways are given
+
+EVERY_COMPONENT: Json = {"dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "ingress"}]}
 
 
 def granted(kind: str) -> set[Permission]:
     return {
         permission
-        for spec in ({}, {"revision": "canary", "namespace": "mesh"})
+        for spec in ({}, {"revision": "canary", "namespace": "mesh"}, EVERY_COMPONENT)
         for each in rendered(**spec)
         if each.key.kind == kind
         for permission in in_rules(each.manifest["rules"])
@@ -89,19 +91,24 @@ VERBS = {
     "get": ("get",), "list": ("list",), "create": ("create",), "replace": ("update",), "apply": ("patch", "create"),
     "merge": ("patch",), "patch": ("patch",), "delete": ("delete",),
 }  # fmt: skip
+# The two ways to a pod's ports, see `meshwright.cluster.forward`. Proxies may be anywhere, istiod is in the mesh's place.
+PORTS = {
+    "proxied": (Where.CLUSTER, "pods/proxy", ("get",)),
+    "forwarded": (Where.MESH, "pods/portforward", ("get", "create")),  # which of them, Kubernetes 1.35 has changed
+}
 # What a mesh is made of is created, patched and read, all of it; what of that is deleted are the owned kinds.
 MADE = (*OWNED, NAMESPACE, CRD)
 # What the search below does not see: calls for a kind that is looked up in a table. A list goes with a watch.
 UNSEEN: tuple[tuple[str, Where, Kind, tuple[str, ...]], ...] = (
-    *(("informers", Where.CLUSTER, kind, ("list", "watch")) for kind in (*OWNED, CRD, POD, MESH_INSTALL)),
+    *(("informers", Where.CLUSTER, kind, ("list", "watch")) for kind in (*OWNED, CRD, POD, NAMESPACE, MESH_INSTALL)),
     ("what istiod leaves", Where.CLUSTER, GATEWAY_CLASS, ("list", "delete")),
     ("what istiod leaves", Where.CLUSTER, LEASE, ("list",)),
     ("what istiod leaves", Where.MESH, LEASE, ("delete",)),
 )
 
 
-def calls() -> Iterator[tuple[str, ast.Call, str]]:
-    """Every call of a method of the client, or of what reads in its place, in the operator's own rooms."""
+def calls(receivers: set[str], methods: Iterable[str]) -> Iterator[tuple[str, ast.Call, str]]:
+    """Every call of a method of one of the receivers, in the operator's own rooms."""
     for room in ("cluster", "controller", "keys"):
         for path in sorted((SOURCE / room).glob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -111,8 +118,13 @@ def calls() -> Iterator[tuple[str, ast.Call, str]]:
                 name = (
                     owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
                 )
-                if name.strip("_") in {"client", "reader"} and node.func.attr in VERBS:
+                if name.strip("_") in receivers and node.func.attr in methods:
                     yield f"{path.name}:{node.lineno}", node, node.func.attr
+
+
+def client_calls() -> Iterator[tuple[str, ast.Call, str]]:
+    """Of the client, or of what reads in its place."""
+    return calls({"client", "reader"}, VERBS)
 
 
 def kinds_of(call: ast.Call, method: str) -> tuple[Kind, ...]:
@@ -131,7 +143,7 @@ def places(kind: Kind, method: str, where: str) -> tuple[Where, ...]:
 
 
 def used() -> Iterator[tuple[Needs, str]]:
-    for where, call, method in calls():
+    for where, call, method in client_calls():
         parts = [key.value for key in call.keywords if key.arg == "subresource"]
         names = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
         for kind in kinds_of(call, method):
@@ -139,6 +151,9 @@ def used() -> Iterator[tuple[Needs, str]]:
             verbs = ("patch",) if names else VERBS[method]
             for place in places(kind, method, where):
                 yield from (((place, Permission(kind.group, resource, verb)), where) for verb in verbs)
+    for where, _, method in calls({"ports"}, PORTS):
+        place, resource, verbs = PORTS[method]
+        yield from (((place, Permission("", resource, verb)), where) for verb in verbs)
     for where, place, kind, verbs in UNSEEN:
         yield from (((place, Permission(kind.group, kind.plural, verb)), where) for verb in verbs)
 
@@ -151,9 +166,10 @@ def used_in(place: Where) -> set[Permission]:
 
 
 def test_the_search_for_calls_finds_them() -> None:
-    found = {(method, kind.plural) for _, call, method in calls() for kind in kinds_of(call, method)}
+    found = {(method, kind.plural) for _, call, method in client_calls() for kind in kinds_of(call, method)}
     assert len(found) > 40
     assert {("get", "secrets"), ("replace", "secrets"), ("apply", "deployments"), ("list", "roles")} <= found
+    assert {method for _, _, method in calls({"ports"}, PORTS)} == PORTS.keys()
     assert {permission.verb for place in Where for permission in used_in(place)} == {
         "get", "list", "watch", "create", "update", "patch", "delete",
     }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,32 +20,29 @@ CLEAR = "\x1b[H\x1b[2J"
 UNITS = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
+NOTHING = "No MeshInstall in this cluster: `kubectl apply` one, for example examples/quickstart.yaml."
+
+
 def run(name: str | None, *, access: Access, output: str, watch: bool, terminal: Terminal) -> int:
     shown = None
     with Server(access) as server:
         while True:
             meshes, version = server.meshes(name)
             if meshes != shown:
-                if watch and terminal.is_screen:
-                    print(CLEAR, end="")
-                print(
-                    text(meshes, terminal) if output == "text" else document(list(map(summary, meshes)), output), end=""
-                )
-                sys.stdout.flush()
+                clear = CLEAR if watch and terminal.is_screen else ""
+                print(clear + printed(meshes, output, terminal), end="", flush=True)
             if not watch:
                 return READY_CODE if meshes and all(is_ready(each) for each in meshes) else NOT_READY_CODE
             shown = meshes
             next(server.changes(version), None)
 
 
-def text(meshes: Sequence[Json], terminal: Terminal) -> str:
+def printed(meshes: Sequence[Json], output: str, terminal: Terminal) -> str:
+    if output != "text":
+        return document([summary(each) for each in meshes], output)
     now = dt.datetime.now(dt.UTC)
-    return (
-        "\n\n".join("\n".join(lines(each, now=now, terminal=terminal)) for each in meshes) + "\n" if meshes else NOTHING
-    )
-
-
-NOTHING = "No MeshInstall in this cluster: `kubectl apply` one, for example examples/quickstart.yaml.\n"
+    blocks = ["\n".join(lines(each, now=now, terminal=terminal)) for each in meshes]
+    return "\n\n".join(blocks or [NOTHING]) + "\n"
 
 
 def summary(mesh: Json) -> dict[str, Any]:
@@ -130,8 +126,11 @@ def head(mesh: Json, terminal: Terminal) -> Iterator[str]:
     spec, status, name = mesh.get("spec") or {}, mesh.get("status") or {}, mesh["metadata"]["name"]
     none = {"type": READY, "status": "Unknown", "reason": "not looked at yet"}
     ready = next((each for each in conditions(mesh) if each["type"] == READY), none)
-    tone = tone_of(ready)
-    says = {"True": "is ready", "False": "is not ready"}.get(ready["status"], f"is {ready['reason'].lower()}")
+    tone, known = tone_of(ready), {"True": "is ready", "False": "is not ready"}
+    says = known.get(ready["status"], f"is {ready['reason'].lower()}")
+    stale = bool(conditions(mesh)) and is_stale(mesh)
+    if stale and ready["status"] == "True":
+        tone, says = Tone.WARN, "was ready"
     running, declared = status.get("version"), spec.get("version")
     version = f"Istio {running or declared}"
     if running is None:
@@ -147,7 +146,7 @@ def head(mesh: Json, terminal: Terminal) -> Iterator[str]:
         facts.append(f"mode {spec['mode']}")
     title = terminal.paint(f"Mesh {name}", Tone.BOLD)
     yield f"{terminal.mark(tone)} {title} {terminal.paint(says, tone)}: {', '.join(facts)}"
-    if conditions(mesh) and is_stale(mesh):
+    if stale:
         yield terminal.paint(
             f"  The operator has not looked at generation {mesh['metadata'].get('generation')} yet;"
             f" below is what it said of generation {status.get('observedGeneration')}.",

@@ -46,6 +46,7 @@ class Outcome:
     waiting: Step | None = None
     notes: list[str] = field(default_factory=list)  # CRDs of others that are used as they are, and why
     verbs: dict[Key, str] = field(default_factory=dict, compare=False)  # of each object: create, change, …
+    changed_to: dict[Key, Manifest] = field(default_factory=dict, compare=False)  # what was there and is another now
 
     def add(self, verb: str, key: Key) -> None:
         self.verbs[key] = verb
@@ -263,6 +264,8 @@ class _Pass:
                     outcome.unchanged += 1
                 elif verb := self._verbs.get(rendered.key):
                     outcome.add(verb, rendered.key)
+                    if verb == "change":
+                        outcome.changed_to[rendered.key] = self._applied[rendered.key]
         return outcome
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
 from meshwright.mesh.gateways import Gateway, gateway_of
 from meshwright.mesh.leftovers import ROOT_CERTIFICATE, ROOT_CERTIFICATE_KEY
 from meshwright.mesh.names import CNI_AGENT, Names
-from meshwright.mesh.objects import labels_of, selector_of
+from meshwright.mesh.objects import Key, labels_of, selector_of
 from meshwright.mesh.observed import Agents, Budget, Cluster, GatewayPods, Injector, Neighbour, Node, Observed
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
@@ -144,6 +144,15 @@ async def gather_injection(reader: Reader, spec: MeshSpec, injectors: Iterable[I
         revision=spec.revision,
         tags=[each.tag for each in injectors if each.tag and each.revision == spec.revision],
         image=proxy_image(spec),
+    )
+
+
+def after_writes(cluster: Cluster, changed_to: Mapping[Key, Manifest]) -> Cluster:
+    """What the snapshot is after writes of our own: a mesh is not ready on the word of the pods that go."""
+    return replace(
+        cluster,
+        istiods=workloads.rewritten(cluster.istiods, changed_to),
+        gateways=workloads.rewritten(cluster.gateways, changed_to),
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from meshwright.api.meshinstall import (
     ANNOTATION_REPLICAS,
@@ -15,13 +17,17 @@ from meshwright.api.meshinstall import (
 )
 from meshwright.cluster.client import Manifest
 from meshwright.cluster.installers import installers
+from meshwright.cluster.kinds import DEPLOYMENT
 from meshwright.mesh import quantity
 from meshwright.mesh.enrolment import REVISION
-from meshwright.mesh.objects import annotations_of, labels_of
-from meshwright.mesh.observed import Agents, GatewayPods, Istiod, Node, Trouble
+from meshwright.mesh.objects import Key, annotations_of, labels_of
+from meshwright.mesh.observed import Agents, GatewayPods, Istiod, Node, Trouble, Workload
 
 USUAL_START = 20.0  # seconds after which what runs should be ready
 WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
+
+
+W = TypeVar("W", bound=Workload)
 
 
 def istiod(manifest: Manifest) -> Istiod:
@@ -53,6 +59,16 @@ def agents(manifest: Manifest, pods: list[Manifest], now: dt.datetime) -> Agents
         current=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
         troubles=tuple(trouble for pod in pods for trouble in troubles(pod, now)),
     )
+
+
+def rewritten(workloads: Iterable[W], changed_to: Mapping[Key, Manifest]) -> tuple[W, ...]:
+    """The Deployments as they are after a write: their rollout has only begun."""
+
+    def now(workload: W) -> W:
+        key = Key(DEPLOYMENT.api_version, DEPLOYMENT.kind, workload.namespace, workload.name)
+        return replace(workload, **_workload(changed_to[key])) if key in changed_to else workload
+
+    return tuple(now(each) for each in workloads)
 
 
 def _workload(manifest: Manifest) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from meshwright.api.errors import (
 from meshwright.api.meshinstall import FINALIZER, MeshInstall, Mode
 from meshwright.cluster.apply import Applier, Proceed
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Reader, gather, root_bundles
+from meshwright.cluster.gather import Reader, after_writes, gather, root_bundles
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL
 from meshwright.controller.deletion import Deletion
 from meshwright.controller.finalizers import set_finalizers
@@ -154,9 +154,10 @@ class Reconciler:
             trust = await self._trust(observed, plane, cluster, proceed, write=not plan)
             if trust:
                 attempt.trusts[plane.cluster] = trust
-            attempt.outcomes[plane.cluster] = await self._applier.apply(
-                render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed
-            )
+            outcome = await self._applier.apply(render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed)
+            attempt.outcomes[plane.cluster] = outcome
+            if not plan:
+                cluster = attempt.saw(after_writes(cluster, outcome.changed_to))  # noqa: PLW2901
             replies = await self._inquiry.look(observed.mesh.name, plane, cluster, now=observed.now)
             attempt.replies[cluster.name] = replies
             attempt.findings[cluster.name] = _look(observed, plane, cluster, replies, trust)

@@ -65,6 +65,11 @@ class Attempt:
     replies: dict[str, Replies] = field(default_factory=dict)  # what istiods and proxies say of themselves, by cluster
     finding: Finding | None = None  # why Ready is not True
 
+    def saw(self, cluster: Cluster) -> Cluster:
+        """A member cluster as it is now."""
+        self.clusters = tuple(cluster if each.name == cluster.name else each for each in self.clusters)
+        return cluster
+
 
 def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     """The whole status as a dict for the wire, from the attempt and the status before it."""

@@ -44,8 +44,10 @@ def mesh_config(spec: MeshSpec) -> dict[str, Any]:
     plane, watch = spec.data_plane, spec.observability
     config: dict[str, Any] = {"defaultConfig": {"proxyMetadata": proxy_metadata(spec)}}
     if plane.idle_timeout:
-        timeout = {"idleTimeout": as_proto(plane.idle_timeout)}
-        config["defaultTrafficPolicy"] = {"connectionPool": {"http": timeout, "tcp": timeout}}
+        timeout = as_proto(plane.idle_timeout)
+        config["defaultTrafficPolicy"] = {
+            "connectionPool": {"http": {"idleTimeout": timeout}, "tcp": {"idleTimeout": timeout}}
+        }
     if plane.dns_refresh_rate:
         config["dnsRefreshRate"] = as_proto(plane.dns_refresh_rate)
     if watch.tracing:

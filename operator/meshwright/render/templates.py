@@ -68,6 +68,9 @@ def static(path: str) -> str:
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """YAML that people read in a ConfigMap, and that YAML 1.1 and 1.2 readers understand alike."""
 
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     # Unquoted text can be a number or a boolean to the other version of YAML, so none is left unquoted.

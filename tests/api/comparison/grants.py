@@ -20,7 +20,7 @@ class Grant(NamedTuple):
     verb: str
 
     def covers(self, other: Grant) -> bool:
-        """An empty namespace or name is every one, and `*` any of its kind; a resource does not include its subresources."""
+        """An empty namespace or name is every one, and `*` any of its kind; a resource is without its subresources."""
         return (
             self.namespace in (EVERY_NAMESPACE, other.namespace)
             and self.name in ("", other.name)

@@ -96,12 +96,19 @@ def read(file: Path = FILE) -> Recorded:
     document = yaml.load(file.read_text(), yaml.CSafeLoader) if file.exists() else {}
     given: dict[Place, str] = {}
     sections: Sections = {}
-    for section, objects in (document.get("differences") or {}).items():
+    for section, objects in _items(document.get("differences")):
         sections[section] = {}
-        for key, reasons in objects.items():
-            sections[section][key] = {path: change for paths in reasons.values() for path, change in paths.items()}
-            given |= {Place(section, key, path): reason for reason, paths in reasons.items() for path in paths}
+        for key, reasons in _items(objects):
+            sections[section][key] = {path: change for _, paths in _items(reasons) for path, change in _items(paths)}
+            given |= {
+                Place(section, key, path): reason for reason, paths in _items(reasons) for path, _ in _items(paths)
+            }
     return Recorded(document.get("reasons") or {}, given, sections)
+
+
+def _items(mapping: dict[str, Any] | None) -> Iterable[tuple[str, Any]]:
+    """Of a mapping whose last line somebody may have taken out by hand."""
+    return (mapping or {}).items()
 
 
 def write(sections: Sections, recorded: Recorded, file: Path = FILE) -> int:

@@ -6,6 +6,7 @@ A path is that of JSONPath, but items of a list go by what they are called: `spe
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,6 +22,7 @@ CALLED_BY = ("mountPath", "name", "key", "topologyKey", "path", "containerPort",
 ORDERED = ("args", "command")
 EMBEDDED = ("config", "mesh", "meshNetworks", "values")  # documents in the data of ConfigMaps
 LONG = 60
+DIGEST = re.compile(r"[0-9a-f]{16,64}")
 
 
 class _Nothing:
@@ -120,10 +122,12 @@ def _same(path: str, theirs: Any, ours: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """JSON in one line; of a long text only that it is one."""
+    """JSON in one line; of a long text or a digest only that it is one."""
     if value is NOTHING:
         return repr(value)
     if isinstance(value, str):
+        if DIGEST.fullmatch(value):
+            return "a digest"
         return "a text" if "\n" in value or len(value) > LONG else json.dumps(value, ensure_ascii=False)
     return json.dumps(value, sort_keys=True)
 
