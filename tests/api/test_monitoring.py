@@ -46,7 +46,7 @@ def ends(certificate: str, *, days: int) -> Series:
 def condition(kind: str, value: int, *, mode: str = "Apply") -> Series:
     return {
         f'meshwright_mesh_condition{{mesh="demo",type="{kind}",status="True"}}': f"{value}x60",
-        f'meshwright_mesh_mode{{mesh="demo",mode="Apply"}}': f"{int(mode == 'Apply')}x60",
+        'meshwright_mesh_mode{mesh="demo",mode="Apply"}': f"{int(mode == 'Apply')}x60",
     }
 
 
@@ -140,7 +140,7 @@ CASES = [
     Case("IstiodInjectionFails", *first("sidecar_injection_failure_total")),
     Case("IstiodCertificatesNotIssued", signed("0+10x60", "0+9x60"), signed("0+10x60", "0+10x60")),
     Case("IstiodCertificatesNotIssued", signed("0+10x60", ""), signed("10x60", "9x60")),
-    Case("IstiodWebhookPatchFails", {PATCHES % "webhook_update_failure": "0+1x60"}, {PATCHES % "wrong_revision": "0+1x60"}),
+    Case("IstiodWebhookPatchFails", {PATCHES % "other": "0+1x60"}, {PATCHES % "wrong_revision": "0+1x60"}),
     Case("IstiodMemoryNearLimit", memory(960), memory(900)),
     Case("IstiodMemoryNearLimit", memory(960), memory(960, "9223372036854775807")),
     Case("IstiodConnectionsUnbalanced", connections(90, 10), connections(60, 40), minute=60),

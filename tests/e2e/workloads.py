@@ -25,23 +25,37 @@ def http_probe(path: str) -> Manifest:
 def deployment(
     name: str, namespace: str, *, labels: dict[str, str] | None = None, containers: list[Manifest] | None = None
 ) -> Manifest:
+    template = pod(name, labels=labels, containers=containers)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name, **(labels or {})}},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": containers or [container()]},
-            },
-        },
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template},
     }
 
 
-def service(name: str, namespace: str) -> Manifest:
-    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
-    spec = {"selector": {"app": name}, "ports": ports}
+def pod(
+    name: str,
+    *,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    containers: list[Manifest] | None = None,
+    **spec: Any,
+) -> Manifest:
+    """The template of a workload's pods; `spec` is more of their spec."""
+    return {
+        "metadata": {"labels": {"app": name, **(labels or {})}, "annotations": annotations or {}},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": containers or [container()], **spec},
+    }
+
+
+def service(name: str, namespace: str, *, headless: bool = False, **more: int) -> Manifest:
+    """On port 80, and on the ports of `more`, which begin with their protocol as Istio wants it."""
+    numbers = {"http": 80, **more}
+    ports = [{"name": each.replace("_", "-"), "port": port, "targetPort": 8080} for each, port in numbers.items()]
+    spec: Manifest = {"selector": {"app": name}, "ports": ports}
+    if headless:  # its clients go to the pods' own ports
+        spec |= {"clusterIP": "None", "ports": [{"name": "http", "port": 8080}]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 

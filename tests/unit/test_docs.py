@@ -132,6 +132,7 @@ def test_the_architecture_names_every_wave_in_its_order() -> None:
     text = (REPOSITORY / "docs/explanation/architecture.md").read_text()
     source = (REPOSITORY / "operator/meshwright/render/objects.py").read_text()
     waves = re.findall(r'Wave\(\s*"([a-z ]+)"', source)
+    assert len(waves) == 10
     assert [row for row in re.findall(r"^ +\| ([a-z ]+?) \|", text, re.MULTILINE) if row != "wave"] == waves
 
 
@@ -145,7 +146,7 @@ def test_the_sizes_are_those_of_the_table() -> None:
     for row in ROWS.values():
         line = next(each for each in text.splitlines() if each.startswith(f"| `{row.size}`"))
         assert (
-            f"| up to {row.up_to_pods} | {row.replicas} | {row.cpu} CPU, {row.memory.replace('Gi', ' GiB')} |" in line
+            f"| less than {row.below_pods} | {row.replicas} | {row.cpu} CPU, {row.memory.replace('Gi', ' GiB')} |" in line
         )
 
 

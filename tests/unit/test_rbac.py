@@ -91,7 +91,7 @@ VERBS = {
     "get": ("get",), "list": ("list",), "create": ("create",), "replace": ("update",), "apply": ("patch", "create"),
     "merge": ("patch",), "patch": ("patch",), "delete": ("delete",),
 }  # fmt: skip
-# The two ways to a pod's ports, see `meshwright.cluster.forward`. Proxies may be anywhere, istiod is in the mesh's place.
+# The two ways to a pod's ports, see `meshwright.cluster.forward`. Proxies may be anywhere, istiod is not.
 PORTS = {
     "proxied": (Where.CLUSTER, "pods/proxy", ("get",)),
     "forwarded": (Where.MESH, "pods/portforward", ("get", "create")),  # which of them, Kubernetes 1.35 has changed

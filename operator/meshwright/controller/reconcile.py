@@ -156,11 +156,10 @@ class Reconciler:
                 attempt.trusts[plane.cluster] = trust
             outcome = await self._applier.apply(render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed)
             attempt.outcomes[plane.cluster] = outcome
-            if not plan:
-                cluster = attempt.saw(after_writes(cluster, outcome.changed_to))  # noqa: PLW2901
-            replies = await self._inquiry.look(observed.mesh.name, plane, cluster, now=observed.now)
+            written = attempt.saw(after_writes(cluster, outcome.changed_to))
+            replies = await self._inquiry.look(observed.mesh.name, plane, written, now=observed.now)
             attempt.replies[cluster.name] = replies
-            attempt.findings[cluster.name] = _look(observed, plane, cluster, replies, trust)
+            attempt.findings[cluster.name] = _look(observed, plane, written, replies, trust)
         attempt.finding = _planned(attempt) if plan else _progress(attempt)
 
     def _proceed(self, mesh: MeshInstall) -> None:

@@ -8,7 +8,6 @@ from fractions import Fraction
 from meshwright.api.meshinstall import ResourceList, Resources, Size
 from meshwright.mesh import quantity
 
-
 NAMES = tuple(ResourceList.model_fields)
 
 
