@@ -249,7 +249,7 @@ def test_the_status_is_what_others_see(shop: Product, mesh: str) -> None:
 
 def test_the_command_line_names_every_proxy_and_its_state(shop: Product, mesh: str) -> None:
     def asked(*arguments: str) -> Any:
-        command = [Path(sys.executable).with_name("kubectl-mesh"), *arguments, "--output=json"]
+        command = [str(Path(sys.executable).with_name("kubectl-mesh")), *arguments, "--output=json"]
         done = subprocess.run(command, env=shop.environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode in (0, 2), done.stderr
         return json.loads(done.stdout)

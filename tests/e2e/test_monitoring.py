@@ -1,0 +1,290 @@
+"""A real Prometheus that is told what manifests/monitoring says, at a live mesh: each rule and panel is answered."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import yaml
+
+import monitoring
+from e2e import workloads
+from testbed.backends import Backend
+from testbed.product import NAMESPACE, ROOT, Product, eventually
+
+Json = dict[str, Any]
+
+SHOP = "e2e-observed"
+INTERVAL = "2s"
+LOCAL = "127.0.0.1"
+# Beside series that begin with their first event: selectors of labels that a mesh that is well does not have.
+UNSEEN = {
+    'meshwright_reconcile_total{result="error"}',
+    'rest_client_requests_total{code=~"5..|429|none"}',
+}
+
+
+class Prometheus:
+    """Its HTTP API."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def get(self, path: str, **parameters: str) -> Any:
+        connection = http.client.HTTPConnection(LOCAL, self._port, timeout=10)
+        try:
+            connection.request("GET", f"{path}?{urlencode(parameters)}")
+            answer = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        assert answer["status"] == "success", f"{parameters}: {answer['error']}"
+        return answer["data"]
+
+    def query(self, expression: str) -> list[Json]:
+        found: list[Json] = self.get("/api/v1/query", query=expression)["result"]
+        return found
+
+    def ready(self) -> bool:
+        try:
+            return bool(self.get("/api/v1/status/runtimeinfo"))
+        except (OSError, ValueError):
+            return False
+
+    def targets(self, job: str) -> dict[tuple[str, str, str], str]:
+        """(namespace, pod, path) of what a job scrapes → its health, or what is wrong."""
+        active = self.get("/api/v1/targets", state="active")["activeTargets"]
+        return {
+            (each["labels"]["namespace"], each["labels"]["pod"], each["discoveredLabels"]["__metrics_path__"]): (
+                each["lastError"] or each["health"]
+            )
+            for each in active
+            if each["scrapePool"].startswith(job)
+        }
+
+
+def free_port() -> int:
+    with socket.create_server((LOCAL, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*argv: str | Path, log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the time of a `with` block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, env=env)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def documents(product: Product) -> list[Json]:
+    """manifests/monitoring as a user applies it."""
+    return list(yaml.safe_load_all(product.kubectl("kustomize", str(ROOT / "manifests/monitoring"))))
+
+
+def of_a_monitor(monitor: Json, endpoint: Json) -> Json:
+    """The job that the Prometheus Operator makes of an endpoint of a PodMonitor."""
+    spec = monitor["spec"]
+    discovery: Json = {"role": "pod"}
+    if not spec.get("namespaceSelector", {}).get("any"):
+        discovery["namespaces"] = {"names": [monitor["metadata"]["namespace"]]}
+    relabelings = [{"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "(Failed|Succeeded)", "action": "drop"}]
+    relabelings += [
+        {"source_labels": [f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', label)}"], "regex": value}
+        | {"action": "keep"}
+        for label, value in spec["selector"].get("matchLabels", {}).items()
+    ]
+    port = {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": endpoint["port"], "action": "keep"}
+    relabelings += [
+        port,
+        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+        {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+    ]
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    for each in endpoint.get("relabelings", ()):
+        relabelings.append({names.get(key, key): value for key, value in each.items()})
+    return {
+        "job_name": f"podMonitor/{monitor['metadata']['name']}",
+        "metrics_path": endpoint["path"],
+        "kubernetes_sd_configs": [discovery],
+        "relabel_configs": relabelings,
+    }
+
+
+def by_annotation() -> Json:
+    """The job that the documentation shows; here it only finds its targets, because others keep what they say."""
+    page = (ROOT / "docs/how-to/observe.md").read_text()
+    blocks = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    (job,) = next(each["scrape_configs"] for each in blocks if "scrape_configs" in each)
+    return {**job, "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": ".+", "action": "drop"}]}
+
+
+def through(server: str, job: Json) -> Json:
+    """The same job for a Prometheus that reaches pods through the API server only."""
+    pod = ["__meta_kubernetes_namespace", "__meta_kubernetes_pod_name", "__address__", "__metrics_path__"]
+    return {
+        **job,
+        "scrape_interval": INTERVAL,
+        "kubernetes_sd_configs": [{**each, "api_server": f"http://{server}"} for each in job["kubernetes_sd_configs"]],
+        "relabel_configs": [
+            *job["relabel_configs"],
+            {"source_labels": ["__address__"], "target_label": "instance"},
+            {
+                "source_labels": pod,
+                "regex": r"(.+);(.+);.+:(\d+);(.+)",
+                "replacement": "/api/v1/namespaces/$1/pods/$2:$3/proxy$4",
+                "target_label": "__metrics_path__",
+            },
+            {"replacement": server, "target_label": "__address__"},
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def shop(product: Product, mesh: str) -> Iterator[Product]:
+    """An application with traffic, so that each kind of series has something to tell."""
+    get = ["sh", "-c", "while sleep 0.5; do curl --silent --max-time 2 http://web/; done"]
+    product.apply(
+        workloads.namespace(SHOP),
+        workloads.service("web", SHOP),
+        workloads.deployment("web", SHOP),
+        workloads.deployment("client", SHOP, containers=[workloads.container(command=get)]),
+    )
+    for name in ("web", "client"):
+        rollout = ("rollout", "status", f"deployment/{name}", "--timeout=120s")
+        product.kubectl("-n", SHOP, *rollout, timeout=130)
+    yield product
+    product.kubectl("delete", "namespace", SHOP, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def prometheus(backend: Backend, shop: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    program, kubectl = shutil.which("prometheus"), shutil.which("kubectl")
+    assert program, "prometheus is missing: python -m testbed prereqs"
+    assert kubectl
+    gate, port = free_port(), free_port()
+    monitors = [each for each in documents(shop) if each["kind"] == "PodMonitor"]
+    jobs = [of_a_monitor(each, endpoint) for each in monitors for endpoint in each["spec"]["podMetricsEndpoints"]]
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": monitoring.groups()}))
+    config = {
+        "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
+        "rule_files": ["rules.yml"],
+        "scrape_configs": [through(f"{LOCAL}:{gate}", each) for each in (*jobs, by_annotation())],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    kubeconfig = ("--kubeconfig", backend.kubeconfig)
+    flags = [
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        "--storage.tsdb.retention.time=1h",
+        "--storage.tsdb.retention.size=256MB",
+        f"--web.listen-address={LOCAL}:{port}",
+    ]
+    asked = Prometheus(port)
+    with (
+        running(kubectl, "proxy", f"--port={gate}", *kubeconfig, log=folder / "gate.log"),
+        running(program, *flags, log=folder / "prometheus.log") as process,
+    ):
+        assert eventually(lambda: process.poll() is not None or asked.ready(), seconds=60)
+        assert process.poll() is None, (folder / "prometheus.log").read_text()
+        yield asked
+
+
+def pods(product: Product, *arguments: str) -> set[str]:
+    found = product.get("pods", *arguments, "--field-selector=status.phase=Running")["items"]
+    return {each["metadata"]["name"] for each in found if "deletionTimestamp" not in each["metadata"]}
+
+
+def test_every_pod_of_the_mesh_is_found_and_answers(prometheus: Prometheus, shop: Product) -> None:
+    wanted = (
+        {(NAMESPACE, pod, "/metrics") for pod in pods(shop, "-n", NAMESPACE)}
+        | {("istio-system", pod, "/metrics") for pod in pods(shop, "-n", "istio-system", "-l", "app=istiod")}
+        | {(SHOP, pod, "/stats/prometheus") for pod in pods(shop, "-n", SHOP)}
+    )
+
+    def missing() -> dict[tuple[str, str, str], str]:
+        found = prometheus.targets("podMonitor/")
+        return {each: found.get(each, "not found") for each in wanted if found.get(each) != "up"}
+
+    assert eventually(lambda: not missing(), seconds=60), missing()
+
+
+def test_annotations_find_the_same_as_podmonitors(prometheus: Prometheus) -> None:
+    def found(job: str) -> set[tuple[str, str]]:
+        return {(namespace, pod) for namespace, pod, _ in prometheus.targets(job)}
+
+    def differ() -> bool:
+        return found("mesh") != found("podMonitor/")
+
+    assert eventually(lambda: not differ(), seconds=30), (found("mesh"), found("podMonitor/"))
+    assert eventually(lambda: set(prometheus.targets("mesh").values()) == {"up"}, seconds=30)
+
+
+def empty(prometheus: Prometheus) -> list[str]:
+    """Panels and records without data, and series that alerts look for in vain; but for those that may be missing."""
+    found = []
+    for query in monitoring.queries():
+        asked = list(monitoring.selectors(query.expression))
+        if not query.alert:
+            answer = prometheus.query(query.expression)  # which also fails if it is no query
+            if not answer and not any(monitoring.ISTIO.get(metric) for metric, _ in asked):
+                found.append(f"{query.where}: {query.expression}")
+            continue
+        prometheus.query(query.expression)
+        found += [
+            f"{query.where}: {selector}"
+            for metric, selector in asked
+            if not monitoring.ISTIO.get(metric) and selector not in UNSEEN and not prometheus.query(selector)
+        ]
+    return found
+
+
+def test_every_query_is_answered_with_data(prometheus: Prometheus) -> None:
+    assert eventually(lambda: not empty(prometheus), seconds=90, every=3), "\n".join(empty(prometheus))
+
+
+def test_every_rule_is_evaluated_and_no_alert_is_about_a_mesh_that_is_well(prometheus: Prometheus) -> None:
+    def evaluated() -> list[Json]:
+        groups = prometheus.get("/api/v1/rules")["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    assert eventually(lambda: all(rule["health"] == "ok" for rule in evaluated())), [
+        (rule["name"], rule.get("lastError")) for rule in evaluated() if rule["health"] != "ok"
+    ]
+    assert len(evaluated()) == len(monitoring.rules("alert")) + len(monitoring.rules("record"))
+    assert [rule["name"] for rule in evaluated() if rule.get("state") == "firing"] == []
+
+
+def test_what_istio_alone_has_is_named_with_a_reason(prometheus: Prometheus) -> None:
+    """Series that are said to be missing here, and are there, must not be excused."""
+    there = set(prometheus.get("/api/v1/label/__name__/values"))
+    excused = {metric for metric, why in monitoring.ISTIO.items() if why == monitoring.PROVIDER}
+    assert excused & there == set()
+    assert {metric for metric, why in monitoring.ISTIO.items() if not why} <= there
+
+
+def test_the_variables_of_the_dashboards_have_values(prometheus: Prometheus) -> None:
+    for dashboard in monitoring.dashboards().values():
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
+                assert found
+                assert prometheus.get(f"/api/v1/label/{found[2]}/values", **{"match[]": found[1]})
