@@ -135,7 +135,8 @@ class ObjectStore(Client):
             {name: value for name, value in _copy(each).items() if name not in ("apiVersion", "kind")} for each in found
         ]
 
-    async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str) -> Manifest:
+    async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False) -> Manifest:
+        assert not dry_run, "who tries a creation out applies it"
         metadata = manifest["metadata"]
         named = {**manifest, "metadata": {"name": f"{metadata.get('generateName')}{len(self.requests)}", **metadata}}
         key = Key.of(named)
@@ -144,7 +145,8 @@ class ObjectStore(Client):
             raise Conflict(f"create {key}: exists already")
         return self._store(named, _owned([], field_manager, UPDATE, set(_leaves(named))))
 
-    async def replace(self, kind: Kind, manifest: Manifest, *, field_manager: str) -> Manifest:
+    async def replace(self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False) -> Manifest:
+        assert not dry_run, "who tries a change out applies it"
         key = Key.of(manifest)
         self._note("replace", key, field_manager, manifest)
         self._check(key, manifest["metadata"])

@@ -41,6 +41,21 @@ What istiod lays over every injected pod: a Go text/template that istiod runs, n
 {{- fail "traffic.sidecar.istio.io/includeOutboundPorts: want ports separated by commas, or *" }}
 {{- end }}
 
+{{- /* JSON, as a list or as a map by name; $patch would reach beyond the one item. */}}
+{{- $own := dict }}
+{{- range list "userVolume" "userVolumeMount" }}
+{{- $name := print "sidecar.istio.io/" . }}
+{{- $items := list }}
+{{- $found := index $annotations $name | default "[]" | fromJson }}
+{{- if not (or (kindIs "slice" $found) (kindIs "map" $found)) }}{{ fail (print $name ": want a list or a map in JSON") }}{{ end }}
+{{- range $key, $item := $found }}
+{{- if not (kindIs "map" $item) }}{{ fail (print $name ": want a list or a map of objects") }}{{ end }}
+{{- if kindIs "string" $key }}{{ $item = set $item "name" $key }}{{ end }}
+{{- $items = append $items (unset $item "$patch") }}
+{{- end }}
+{{- $own = set $own . $items }}
+{{- end }}
+
 {{- /* One resource annotation replaces the whole default: a raised request must not exceed a limit nobody chose. */}}
 {{- $resources := dict }}
 {{- range list (list "proxyCPU" "requests" "cpu") (list "proxyCPULimit" "limits" "cpu")
@@ -355,10 +370,8 @@ spec:
     - name: custom-bootstrap-volume
       mountPath: /etc/istio/custom-bootstrap
     {{- end }}
-    {{- /* Both user lists are JSON, as a list or as a map by name; $patch would reach beyond the one item. */}}
-    {{- range $key, $item := index $annotations "sidecar.istio.io/userVolumeMount" | default "[]" | mustFromJson }}
-    {{- if kindIs "string" $key }}{{ $item = set $item "name" $key }}{{ end }}
-    - {{ unset $item "$patch" | toJson }}
+    {{- range $own.userVolumeMount }}
+    - {{ toJson . }}
     {{- end }}
   volumes:
   - name: workload-socket
@@ -400,9 +413,8 @@ spec:
     configMap:
       name: {{ . | quote }}
   {{- end }}
-  {{- range $key, $item := index $annotations "sidecar.istio.io/userVolume" | default "[]" | mustFromJson }}
-  {{- if kindIs "string" $key }}{{ $item = set $item "name" $key }}{{ end }}
-  - {{ unset $item "$patch" | toJson }}
+  {{- range $own.userVolume }}
+  - {{ toJson . }}
   {{- end }}
   {{- with .Values.global.imagePullSecrets }}
   imagePullSecrets:

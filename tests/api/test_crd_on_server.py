@@ -56,6 +56,7 @@ def test_defaults(mesh: Mesh) -> None:
     stored = mesh.cluster.create(mesh.manifest(namespace=None, revision=None), "dryRun=All").body["spec"]
     assert stored == {
         "version": VERSION,
+        "allowUntestedVersion": False,
         "clusterName": "primary",
         "namespace": "istio-system",
         "revision": "default",
@@ -65,12 +66,45 @@ def test_defaults(mesh: Mesh) -> None:
         "mode": "Apply",
         "meshConfig": {},
         "controlPlane": {
-            "size": "Small",
+            "size": "Auto",
             "env": {},
             "image": {"hub": "docker.io/istio", "pullPolicy": "IfNotPresent"},
             "resources": {"requests": {}, "limits": {}},
+            "autoscaling": {"enabled": True},
+            "podDisruptionBudget": {},
+            "priorityClassName": "system-cluster-critical",
         },
+        "dataPlane": {
+            "cni": "Disabled",
+            "cniBinDir": "/opt/cni/bin",
+            "cniConfDir": "/etc/cni/net.d",
+            "deltaXDS": True,
+            "imagePullSecrets": [],
+            "sidecar": {
+                "holdApplicationUntilProxyStarts": False,
+                "logLevel": "warning",
+                "nativeSidecars": "Auto",
+                "resources": {"requests": {}, "limits": {}},
+            },
+        },
+        "gateways": [],
+        "observability": {"prometheus": True, "accessLog": False},
     }
+
+
+def test_defaults_of_a_gateway(mesh: Mesh) -> None:
+    """Its namespace, and how it is reached, follow from others while they are unset."""
+    stored = mesh.cluster.create(mesh.manifest(gateways=[{"name": "ingress"}]), "dryRun=All").body["spec"]
+    assert stored["gateways"] == [{
+        "name": "ingress",
+        "type": "Ingress",
+        "replicas": 2,
+        "autoscaling": {"enabled": True},
+        "podDisruptionBudget": {},
+        "resources": {"requests": {}, "limits": {}},
+        "labels": {},
+        "service": {"annotations": {}, "loadBalancerSourceRanges": []},
+    }]  # fmt: skip
 
 
 @pytest.mark.parametrize("field", IMMUTABLE)
@@ -149,6 +183,8 @@ def test_unknown_fields(mesh: Mesh) -> None:
 
 def test_columns(mesh: Mesh) -> None:
     mesh.create()
+    cluster = {"name": "primary", "controlPlane": {"size": "Small"}}
+    mesh.cluster.merge(f"{mesh.path}/status", {"status": {"clusters": [cluster]}})
     header, row = mesh.cluster.api.kubectl("get", "mesh", mesh.name).splitlines()
     assert header.split() == ["NAME", "VERSION", "SIZE", "READY", "REASON", "PROXIES", "CLUSTERS", "AGE"]
     assert row.split()[:3] == [mesh.name, VERSION, "Small"]
@@ -166,6 +202,26 @@ def env(**variables: Any) -> Json:
 
 def limits(**quantities: Any) -> Json:
     return {"controlPlane": {"resources": {"limits": quantities}}}
+
+
+def budget(**fields: Any) -> Json:
+    return {"controlPlane": {"podDisruptionBudget": fields}}
+
+
+def autoscaling(**fields: Any) -> Json:
+    return {"controlPlane": {"autoscaling": fields}}
+
+
+def gateways(*gateways: Json) -> Json:
+    return {"gateways": list(gateways)}
+
+
+def ports(*ports: Json) -> Json:
+    return gateways({"name": "ingress", "service": {"ports": list(ports)}})
+
+
+def otlp(**fields: Any) -> Json:
+    return {"observability": {"tracing": {"otlp": fields}}}
 
 
 # What a MeshInstall says → whether it can be meant.
@@ -216,6 +272,48 @@ SPECS: list[tuple[Json, bool]] = [
     ({"meshConfig": {"accessLogFile": "/dev/stdout", "extensionProviders": [{"name": "otel"}]}}, True),
     ({"meshConfig": [1]}, False),
     ({"meshConfig": "accessLogFile: /dev/stdout"}, False),
+    ({"version": "1.30.4", "allowUntestedVersion": True}, True),
+    ({"allowUntestedVersion": "yes"}, False),
+    (gateways({"name": "ingress", "replicas": "2"}), False),
+    ({"observability": {"accessLog": 1}}, False),
+    ({"controlPlane": {"priorityClassName": "mesh-critical"}}, True),
+    ({"controlPlane": {"priorityClassName": ""}}, False),
+    (budget(maxUnavailable=2), True),
+    (budget(minAvailable=1), True),
+    (budget(maxUnavailable=0), False),  # would block every drain
+    (budget(maxUnavailable="50%"), False),
+    (budget(minAvailable=1, maxUnavailable=1), False),
+    (autoscaling(enabled=False), True),
+    (autoscaling(minReplicas=3, maxReplicas=3), True),
+    (autoscaling(minReplicas=4, maxReplicas=3), False),
+    (autoscaling(minReplicas=0), False),
+    ({"dataPlane": {"cni": "Enabled", "cniBinDir": "/var/lib/cni/bin"}}, True),
+    ({"dataPlane": {"cni": True}}, False),
+    ({"dataPlane": {"cniConfDir": "etc/cni"}}, False),
+    ({"dataPlane": {"imagePullSecrets": ["registry"]}}, True),
+    ({"dataPlane": {"imagePullSecrets": ["Registry"]}}, False),
+    ({"dataPlane": {"certificateTTL": "12h", "certificateRenewalRatio": 0.4}}, True),
+    ({"dataPlane": {"certificateTTL": "1d"}}, False),
+    ({"dataPlane": {"certificateRenewalRatio": 1}}, False),
+    ({"dataPlane": {"idleTimeout": "1h30m", "dnsRefreshRate": "30s"}}, True),
+    ({"dataPlane": {"sidecar": {"logLevel": "verbose"}}}, False),
+    ({"dataPlane": {"sidecar": {"nativeSidecars": "Enabled"}}}, True),
+    (otlp(service="jaeger-collector.tracing"), True),
+    (otlp(port=4317), False),
+    (otlp(service="jaeger", port=0), False),
+    (gateways({"name": "ingress"}, {"name": "egress", "type": "Egress", "namespace": "edge"}), True),
+    (gateways({"name": "ingress"}, {"name": "ingress", "namespace": "edge"}), False),
+    (gateways({"type": "Egress"}), False),
+    (gateways({"name": "Ingress"}), False),
+    (gateways({"name": "ingress", "replicas": 0}), False),
+    (gateways({"name": "ingress", "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}), False),
+    (gateways({"name": "ingress", "service": {"type": "ExternalName"}}), False),
+    (ports({"name": "https", "port": 443, "targetPort": 8443}), True),
+    (ports(), False),
+    (ports({"name": "https"}), False),
+    (ports({"name": "https", "port": 443}, {"name": "https", "port": 444}), False),
+    (ports({"name": "https", "port": 70000}), False),
+    (ports({"name": "quic", "port": 443, "protocol": "SCTP"}), False),
 ]
 
 
@@ -252,6 +350,21 @@ def test_environment_that_cannot_be_set(mesh: Mesh, variables: dict[str, str], w
         ),
         (limits(cpu=0), "InvalidSpec", "cpu is 0"),
         (limits(cpu=-1), "InvalidSpec", "not a quantity"),
+        ({"version": "1.30.4"}, "UnsupportedVersion", "allowUntestedVersion"),
+        (budget(minAvailable=2), "InvalidSpec", "minAvailable (2) leaves nothing to evict at 2 replicas"),
+        (autoscaling(maxReplicas=1), "InvalidSpec", "maxReplicas (1) is less than the replicas that are asked for (2)"),
+        ({"meshConfig": {"accessLogFil": "/dev/stdout"}}, "InvalidSpec", "accessLogFile"),
+        ({"meshConfig": {"defaultConfig": {"concurrency": "two"}}}, "InvalidSpec", "defaultConfig.concurrency"),
+        ({"dataPlane": {"certificateTTL": "1s"}}, "InvalidSpec", "certificateTTL"),
+        (gateways({"name": "istiod"}) | {"revision": None}, "InvalidSpec", "is istiod's own: choose another one"),
+        (gateways({"name": "a", "labels": {"app": "b"}}), "InvalidSpec", "labels.app follows from other fields"),
+        (
+            gateways({"name": "a", "replicas": 1, "podDisruptionBudget": {"minAvailable": 1}}),
+            "InvalidSpec",
+            "minAvailable (1) leaves nothing to evict at 1 replica,",
+        ),
+        (ports({"name": "http", "port": 80, "targetPort": 15090}), "InvalidSpec", "15090 is the proxy's own port"),
+        (ports({"name": "a", "port": 80}, {"name": "b", "port": 80}), "InvalidSpec", "two ports have the same port"),
     ],
 )
 def test_what_only_the_operator_can_tell(mesh: Mesh, spec: Json, reason: str, words: str) -> None:

@@ -926,9 +926,9 @@ def test_user_lists_cannot_carry_patch_directives(injector: Injector, annotation
 
 
 @pytest.mark.parametrize("value", ["x", '"x"', "5", "true", "[1]", '["x"]', '{"x": 1}', "[", "{{ 1 }}"])
-def test_user_lists_of_another_form_are_refused(injector: Injector, value: str) -> None:
-    for name in ("userVolume", "userVolumeMount"):
-        assert "template" in injector.refusal(pod_of(annotations={f"sidecar.istio.io/{name}": value}))
+def test_user_lists_of_another_form_are_refused_by_name(injector: Injector, value: str) -> None:
+    for name in ("sidecar.istio.io/userVolume", "sidecar.istio.io/userVolumeMount"):
+        assert f"{name}: want a list or a map" in injector.refusal(pod_of(annotations={name: value}))
 
 
 def test_a_list_of_outbound_ports_that_is_none_is_refused_by_name(injector: Injector) -> None:

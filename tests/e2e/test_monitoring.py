@@ -25,6 +25,7 @@ from testbed.product import NAMESPACE, ROOT, Product, eventually
 Json = dict[str, Any]
 
 SHOP = "e2e-observed"
+GATEWAY = "istio=observed"
 INTERVAL = "2s"
 LOCAL = "127.0.0.1"
 # Beside series that begin with their first event: selectors of labels that a mesh that is well does not have.
@@ -60,13 +61,11 @@ class Prometheus:
         except (OSError, ValueError):
             return False
 
-    def targets(self, job: str) -> dict[tuple[str, str, str], str]:
-        """(namespace, pod, path) of what a job scrapes → its health, or what is wrong."""
+    def targets(self, job: str) -> dict[tuple[str, str], str]:
+        """(namespace, pod) of what a job scrapes → its health, or what is wrong."""
         active = self.get("/api/v1/targets", state="active")["activeTargets"]
         return {
-            (each["labels"]["namespace"], each["labels"]["pod"], each["discoveredLabels"]["__metrics_path__"]): (
-                each["lastError"] or each["health"]
-            )
+            (each["labels"]["namespace"], each["labels"]["pod"]): each["lastError"] or each["health"]
             for each in active
             if each["scrapePool"].startswith(job)
         }
@@ -99,32 +98,54 @@ def documents(product: Product) -> list[Json]:
     return list(yaml.safe_load_all(product.kubectl("kustomize", str(ROOT / "manifests/monitoring"))))
 
 
+def label(*words: str) -> str:
+    """Of what is known of a pod, as Prometheus names it."""
+    return "_".join(["__meta_kubernetes", *(re.sub(r"[^a-zA-Z0-9_]", "_", word) for word in words)])
+
+
+def discovered(product: Product, *namespaces: str) -> list[Json]:
+    """Pods as Prometheus finds them in Kubernetes, which Debian leaves out of it: each port of each container."""
+    found = []
+    for pod in (each for namespace in namespaces for each in product.get("pods", "-n", namespace)["items"]):
+        metadata, spec, status = pod["metadata"], pod["spec"], pod["status"]
+        known = {
+            label("namespace"): metadata["namespace"],
+            label("pod_name"): metadata["name"],
+            label("pod_phase"): status["phase"],
+            **{label("pod_label", name): value for name, value in metadata.get("labels", {}).items()},
+            **{label("pod_annotation", name): value for name, value in metadata.get("annotations", {}).items()},
+        }
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
+            in_it = {**known, label("pod_container_name"): container["name"]}
+            ports = {str(each["containerPort"]): each.get("name", "") for each in container.get("ports", ())}
+            found += [
+                {"targets": [f"{status['podIP']}:{port}"], "labels": {**in_it, label("pod_container_port_name"): name}}
+                for port, name in ports.items()
+            ] or [{"targets": [status["podIP"]], "labels": in_it}]
+    return found
+
+
+def keep(source: str, value: str) -> Json:
+    return {"action": "keep", "source_labels": [source], "regex": value}
+
+
 def of_a_monitor(monitor: Json, endpoint: Json) -> Json:
     """The job that the Prometheus Operator makes of an endpoint of a PodMonitor."""
-    spec = monitor["spec"]
-    discovery: Json = {"role": "pod"}
-    if not spec.get("namespaceSelector", {}).get("any"):
-        discovery["namespaces"] = {"names": [monitor["metadata"]["namespace"]]}
-    relabelings = [{"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "(Failed|Succeeded)", "action": "drop"}]
-    relabelings += [
-        {"source_labels": [f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', label)}"], "regex": value}
-        | {"action": "keep"}
-        for label, value in spec["selector"].get("matchLabels", {}).items()
-    ]
-    port = {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": endpoint["port"], "action": "keep"}
-    relabelings += [
-        port,
-        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-        {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-    ]
-    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
-    for each in endpoint.get("relabelings", ()):
-        relabelings.append({names.get(key, key): value for key, value in each.items()})
+    spec, names = monitor["spec"], {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    everywhere = spec.get("namespaceSelector", {}).get("any")
+    selected = spec["selector"].get("matchLabels", {})
     return {
         "job_name": f"podMonitor/{monitor['metadata']['name']}",
         "metrics_path": endpoint["path"],
-        "kubernetes_sd_configs": [discovery],
-        "relabel_configs": relabelings,
+        "relabel_configs": [
+            {"action": "drop", "source_labels": [label("pod_phase")], "regex": "(Failed|Succeeded)"},
+            keep(label("namespace"), ".+" if everywhere else monitor["metadata"]["namespace"]),
+            *(keep(label("pod_label", name), value) for name, value in selected.items()),
+            keep(label("pod_container_port_name"), endpoint["port"]),
+            {"source_labels": [label("namespace")], "target_label": "namespace"},
+            {"source_labels": [label("pod_name")], "target_label": "pod"},
+            *({names.get(key, key): value for key, value in each.items()} for each in endpoint.get("relabelings", ())),
+        ],
     }
 
 
@@ -133,16 +154,17 @@ def by_annotation() -> Json:
     page = (ROOT / "docs/how-to/observe.md").read_text()
     blocks = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     (job,) = next(each["scrape_configs"] for each in blocks if "scrape_configs" in each)
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
     return {**job, "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": ".+", "action": "drop"}]}
 
 
 def through(server: str, job: Json) -> Json:
-    """The same job for a Prometheus that reaches pods through the API server only."""
-    pod = ["__meta_kubernetes_namespace", "__meta_kubernetes_pod_name", "__address__", "__metrics_path__"]
+    """The same job for a Prometheus outside of the cluster: pods from a file, reached through the API server."""
+    pod = [label("namespace"), label("pod_name"), "__address__", "__metrics_path__"]
     return {
         **job,
         "scrape_interval": INTERVAL,
-        "kubernetes_sd_configs": [{**each, "api_server": f"http://{server}"} for each in job["kubernetes_sd_configs"]],
+        "file_sd_configs": [{"files": ["pods.json"]}],
         "relabel_configs": [
             *job["relabel_configs"],
             {"source_labels": ["__address__"], "target_label": "instance"},
@@ -157,21 +179,40 @@ def through(server: str, job: Json) -> Json:
     }
 
 
+SIDECAR: Json = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Sidecar",
+    "metadata": {"name": "default", "namespace": SHOP},
+    "spec": {"egress": [{"hosts": ["./*", "istio-system/*"]}]},
+}
+
+
+def gateways(product: Product, mesh: str, declared: list[Json]) -> None:
+    product.kubectl("patch", "mesh", mesh, "--type=merge", "-p", json.dumps({"spec": {"gateways": declared}}))
+    assert eventually(lambda: product.exists("deployment/observed", "-n", "istio-system") == bool(declared), seconds=60)
+
+
 @pytest.fixture(scope="module")
 def shop(product: Product, mesh: str) -> Iterator[Product]:
-    """An application with traffic, so that each kind of series has something to tell."""
+    """An application with traffic, a gateway, and configuration: each kind of series has something to tell."""
     get = ["sh", "-c", "while sleep 0.5; do curl --silent --max-time 2 http://web/; done"]
     product.apply(
         workloads.namespace(SHOP),
         workloads.service("web", SHOP),
         workloads.deployment("web", SHOP),
         workloads.deployment("client", SHOP, containers=[workloads.container(command=get)]),
+        SIDECAR,
     )
+    gateways(product, mesh, [{"name": "observed", "replicas": 1, "autoscaling": {"enabled": False}}])
+    product.kubectl("-n", "istio-system", "rollout", "status", "deployment/observed", "--timeout=120s", timeout=130)
     for name in ("web", "client"):
         rollout = ("rollout", "status", f"deployment/{name}", "--timeout=120s")
         product.kubectl("-n", SHOP, *rollout, timeout=130)
+    product.wait_ready(mesh)
     yield product
+    gateways(product, mesh, [])
     product.kubectl("delete", "namespace", SHOP, "--wait=false")
+    product.wait_ready(mesh)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +225,7 @@ def prometheus(backend: Backend, shop: Product, tmp_path_factory: pytest.TempPat
     monitors = [each for each in documents(shop) if each["kind"] == "PodMonitor"]
     jobs = [of_a_monitor(each, endpoint) for each in monitors for endpoint in each["spec"]["podMetricsEndpoints"]]
     (folder / "rules.yml").write_text(yaml.safe_dump({"groups": monitoring.groups()}))
+    (folder / "pods.json").write_text(json.dumps(discovered(shop, NAMESPACE, "istio-system", SHOP)))
     config = {
         "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": ["rules.yml"],
@@ -214,27 +256,23 @@ def pods(product: Product, *arguments: str) -> set[str]:
 
 
 def test_every_pod_of_the_mesh_is_found_and_answers(prometheus: Prometheus, shop: Product) -> None:
-    wanted = (
-        {(NAMESPACE, pod, "/metrics") for pod in pods(shop, "-n", NAMESPACE)}
-        | {("istio-system", pod, "/metrics") for pod in pods(shop, "-n", "istio-system", "-l", "app=istiod")}
-        | {(SHOP, pod, "/stats/prometheus") for pod in pods(shop, "-n", SHOP)}
-    )
+    wanted = {
+        *(("podMonitor/meshwright", NAMESPACE, pod) for pod in pods(shop, "-n", NAMESPACE)),
+        *(("podMonitor/istiod", "istio-system", pod) for pod in pods(shop, "-n", "istio-system", "-l", "app=istiod")),
+        *(("podMonitor/istio-proxies", "istio-system", pod) for pod in pods(shop, "-n", "istio-system", "-l", GATEWAY)),
+        *(("podMonitor/istio-proxies", SHOP, pod) for pod in pods(shop, "-n", SHOP)),
+    }
+    assert len(wanted) >= 7
 
     def missing() -> dict[tuple[str, str, str], str]:
-        found = prometheus.targets("podMonitor/")
+        found = {(job, *pod): health for job, *_ in wanted for pod, health in prometheus.targets(job).items()}
         return {each: found.get(each, "not found") for each in wanted if found.get(each) != "up"}
 
     assert eventually(lambda: not missing(), seconds=60), missing()
 
 
 def test_annotations_find_the_same_as_podmonitors(prometheus: Prometheus) -> None:
-    def found(job: str) -> set[tuple[str, str]]:
-        return {(namespace, pod) for namespace, pod, _ in prometheus.targets(job)}
-
-    def differ() -> bool:
-        return found("mesh") != found("podMonitor/")
-
-    assert eventually(lambda: not differ(), seconds=30), (found("mesh"), found("podMonitor/"))
+    assert eventually(lambda: set(prometheus.targets("mesh")) == set(prometheus.targets("podMonitor/")), seconds=30)
     assert eventually(lambda: set(prometheus.targets("mesh").values()) == {"up"}, seconds=30)
 
 

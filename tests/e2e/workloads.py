@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from testbed.images import APP_IMAGE
@@ -49,13 +51,15 @@ def pod(
     }
 
 
-def service(name: str, namespace: str, *, headless: bool = False, **more: int) -> Manifest:
-    """On port 80, and on the ports of `more`, which begin with their protocol as Istio wants it."""
-    numbers = {"http": 80, **more}
-    ports = [{"name": each.replace("_", "-"), "port": port, "targetPort": 8080} for each, port in numbers.items()]
-    spec: Manifest = {"selector": {"app": name}, "ports": ports}
-    if headless:  # its clients go to the pods' own ports
-        spec |= {"clusterIP": "None", "ports": [{"name": "http", "port": 8080}]}
+def service(
+    name: str, namespace: str, *, ports: Mapping[int, int] = MappingProxyType({80: 8080}), headless: bool = False
+) -> Manifest:
+    """`ports` of the service and of its pods, all HTTP."""
+    spec = {
+        "selector": {"app": name},
+        "ports": [{"name": f"http-{port}", "port": port, "targetPort": target} for port, target in ports.items()],
+        **({"clusterIP": "None"} if headless else {}),
+    }
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 

@@ -188,9 +188,7 @@ def test_what_the_checks_let_pass_has_bounds_in_order_and_always_a_pod_to_evict(
 
 # Durations
 
-parts = st.lists(
-    st.tuples(st.integers(0, 10**6), st.sampled_from(["h", "m", "s", "ms"])), min_size=1, max_size=4
-)
+parts = st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(["h", "m", "s", "ms"])), min_size=1, max_size=4)
 
 
 @given(parts)
@@ -427,9 +425,7 @@ def test_a_resize_ends_at_the_size_that_is_asked_for_or_at_the_former_one(
 
 @given(sizes, st.lists(st.integers(0, 20_000), min_size=1, max_size=5))
 def test_auto_never_changes_once_it_is_decided(size: Size, pods: list[int]) -> None:
-    istiod = Istiod(
-        namespace="istio-system", name="istiod", revision="default", owner="demo", managers=(), size=size
-    )
+    istiod = Istiod(namespace="istio-system", name="istiod", revision="default", owner="demo", managers=(), size=size)
     assert {chosen(Size.AUTO, istiod, number) for number in pods} == {size}
 
 
@@ -502,20 +498,15 @@ findings = st.none() | st.lists(st.builds(Finding, st.sampled_from(sorted(REASON
 @given(
     meshes,
     st.lists(clusters, max_size=2, unique_by=lambda each: each.name),
-    st.sampled_from(sorted(REASONS)),
-    st.text(),
+    st.builds(Finding, st.sampled_from(sorted(REASONS)), st.text()),
     outcomes,
     findings,
 )
 def test_every_attempt_can_be_reported_and_is_read_again(
-    mesh: MeshInstall,
-    seen: list[Cluster],
-    reason: str,
-    message: str,
-    outcome: Outcome,
-    found: tuple[Finding, ...] | None,
+    mesh: MeshInstall, seen: list[Cluster], told: Finding, outcome: Outcome, found: tuple[Finding, ...] | None
 ) -> None:
-    finding = None if reason == "Installed" else Finding(reason, message)
+    reason = told.reason
+    finding = None if reason == "Installed" else told
     attempt = Attempt(
         mesh=mesh,
         clusters=tuple(seen),

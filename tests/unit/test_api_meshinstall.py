@@ -72,7 +72,10 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"trustDomain": f"a.{'b' * 62}-"}, "spec.trustDomain: String should match pattern"),
     ({"trustDomain": ".".join(["a" * 63] * 4)}, "spec.trustDomain: String should have at most 253 characters"),
     ({"meshConfig": []}, "spec.meshConfig: Input should be a valid dictionary"),
-    ({"controlPlane": {"size": "Huge"}}, "spec.controlPlane.size: Input should be 'Auto', 'Small', 'Medium' or 'Large'"),
+    (
+        {"controlPlane": {"size": "Huge"}},
+        "spec.controlPlane.size: Input should be 'Auto', 'Small', 'Medium' or 'Large'",
+    ),
     ({"controlPlane": {"image": {"hub": "a b"}}}, "spec.controlPlane.image.hub: String should match pattern"),
     ({"controlPlane": {"image": {"tag": ".x"}}}, "spec.controlPlane.image.tag: String should match pattern"),
     ({"controlPlane": {"image": {"pullPolicy": "never"}}}, "spec.controlPlane.image.pullPolicy: String should match"),
@@ -82,8 +85,10 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"controlPlane": {"resources": {"limits": {"gpu": 1}}}}, "spec.controlPlane.resources.limits.gpu: no such"),
     ({"controlPlane": {"replicas": 3}}, "spec.controlPlane.replicas: no such field"),
     ({"controlPlane": {"autoscaling": {"minReplicas": 0}}}, "spec.controlPlane.autoscaling.minReplicas: Input should"),
-    ({"controlPlane": {"podDisruptionBudget": {"minAvailable": "50%"}}},
-     "spec.controlPlane.podDisruptionBudget.minAvailable: Input should be a valid integer"),
+    (
+        {"controlPlane": {"podDisruptionBudget": {"minAvailable": "50%"}}},
+        "spec.controlPlane.podDisruptionBudget.minAvailable: Input should be a valid integer",
+    ),
     ({"controlPlane": {"priorityClassName": "Very High"}}, "spec.controlPlane.priorityClassName: String should match"),
     ({"dataPlane": {"cni": True}}, "spec.dataPlane.cni: Input should be 'Disabled', 'Enabled' or 'Existing'"),
     ({"dataPlane": {"cniBinDir": "opt/cni"}}, "spec.dataPlane.cniBinDir: String should match pattern"),
@@ -92,13 +97,19 @@ WRONG_FIELDS: list[tuple[Json, str]] = [
     ({"dataPlane": {"sidecar": {"logLevel": "loud"}}}, "spec.dataPlane.sidecar.logLevel: String should match pattern"),
     ({"gateways": [{}]}, "spec.gateways.0.name: Field required"),
     ({"gateways": [{"name": "a", "service": {"ports": []}}]}, "spec.gateways.0.service.ports: List should have at le"),
-    ({"gateways": [{"name": "a", "service": {"ports": [{"name": "b", "port": 0}]}}]},
-     "spec.gateways.0.service.ports.0.port: Input should be greater"),
-    ({"gateways": [{"name": "a", "service": {"ports": [{"name": "b", "port": 80, "protocol": "SCTP"}]}}]},
-     "spec.gateways.0.service.ports.0.protocol: String should match"),
+    (
+        {"gateways": [{"name": "a", "service": {"ports": [{"name": "b", "port": 0}]}}]},
+        "spec.gateways.0.service.ports.0.port: Input should be greater",
+    ),
+    (
+        {"gateways": [{"name": "a", "service": {"ports": [{"name": "b", "port": 80, "protocol": "SCTP"}]}}]},
+        "spec.gateways.0.service.ports.0.protocol: String should match",
+    ),
     ({"observability": {"tracing": {}}}, "spec.observability.tracing.otlp: Field required"),
-    ({"observability": {"tracing": {"otlp": {"service": "a"}, "samplingPercent": 101}}},
-     "spec.observability.tracing.samplingPercent: Input should be less"),
+    (
+        {"observability": {"tracing": {"otlp": {"service": "a"}, "samplingPercent": 101}}},
+        "spec.observability.tracing.samplingPercent: Input should be less",
+    ),
 ]
 
 

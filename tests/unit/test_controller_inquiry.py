@@ -119,7 +119,8 @@ def test_with_nobody_there_nobody_is_asked() -> None:
 
 def test_each_mesh_and_each_cluster_is_asked_for_itself_and_one_that_is_gone_is_forgotten() -> None:
     world = World()
-    for place in ({}, {"mesh": "other"}, {"name": "west"}):
+    places: tuple[dict[str, Any], ...] = ({}, {"mesh": "other"}, {"name": "west"})
+    for place in places:
         assert world.look(**place)[1] == EVERYBODY
         assert world.look(**place)[1] == set()
     world.inquiry.forget("demo")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,14 +12,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshes import NOW, TRUST, cluster, injector, istiod, manifest
 from meshwright.api.errors import Conflict, Forbidden, MeshwrightError
-from meshwright.api.meshinstall import MeshInstall
+from meshwright.api.meshinstall import FINALIZER, MeshInstall
 from meshwright.cluster.apply import Outcome
 from meshwright.cluster.kinds import Kind
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import STATUS_MANAGER, Reporter
+from meshwright.mesh.census import Answer, Earliest
+from meshwright.mesh.enrolment import Injection
+from meshwright.mesh.evidence import Replies
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.objects import Key, Manifest
+from meshwright.mesh.observed import GatewayPods
 from object_store import ObjectStore
 
 Json = dict[str, Any]
@@ -92,7 +98,10 @@ def test_a_status_that_cannot_be_written_is_an_error() -> None:
 @pytest.mark.parametrize("error", [Forbidden("no events"), Conflict("x")])
 def test_an_event_that_cannot_be_written_changes_nothing(error: MeshwrightError) -> None:
     class NoEvents(ObjectStore):
-        async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str) -> Manifest:
+        async def create(
+            self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False
+        ) -> Manifest:
+            assert not dry_run
             assert (kind.kind, manifest["reason"], field_manager) == ("Event", "Installed", STATUS_MANAGER)
             raise error
 
@@ -147,6 +156,34 @@ def test_the_end_of_certificates_is_measured() -> None:
         ("root", "primary", "demo"): TRUST.root_expires.timestamp(),
         ("intermediate", "primary", "demo"): TRUST.intermediate_expires.timestamp(),
     }
+
+
+def test_what_runs_is_measured() -> None:
+    answer = Answer(pod="a", mesh_config={}, proxies_by_version={"1.31.4": 2, "1.30.0": 1})
+    earliest = Earliest(pod="shop/a", expires=NOW + dt.timedelta(hours=3), read=1, of=1)
+    gateway = GatewayPods(namespace="edge", name="in", owner="demo", replicas=3, available=1)
+    there = replace(
+        SEEN, gateways=(gateway,), injection=Injection(expected=5, missing=2, outdated=1, pods=("shop/b: no sidecar",))
+    )
+    world = World()
+    world.store.edit(MESH, {"metadata": {"finalizers": [FINALIZER]}})
+    world.report(clusters=(there,), replies={"primary": Replies((answer,), earliest)})
+    assert world.series("mesh_proxies") == {("primary", "demo", "1.31.4"): 2.0, ("primary", "demo", "1.30.0"): 1.0}
+    assert world.series("mesh_pods") == {
+        ("primary", "demo", "expected"): 5.0, ("primary", "demo", "missing"): 2.0,
+        ("primary", "demo", "outdated"): 1.0,
+    }  # fmt: skip
+    assert world.series("mesh_replicas") == {
+        ("primary", "demo", "wanted", "istiod"): 2.0, ("primary", "demo", "ready", "istiod"): 2.0,
+        ("primary", "demo", "wanted", "in"): 3.0, ("primary", "demo", "ready", "in"): 1.0,
+    }  # fmt: skip
+    assert world.series("certificate_expiry_timestamp_seconds")["workload", "primary", "demo"] == (
+        (NOW + dt.timedelta(hours=3)).timestamp()
+    )
+    # What is gone has no series any more.
+    world.report(replies={"primary": Replies((Answer(pod="a", mesh_config={}, proxies_by_version={"1.31.4": 3}),))})
+    assert world.series("mesh_proxies") == {("primary", "demo", "1.31.4"): 3.0}
+    assert {key[-1] for key in world.series("mesh_replicas")} == {"istiod"}
 
 
 def test_what_did_not_change_is_not_written_but_measured() -> None:

@@ -631,7 +631,8 @@ class Recorder(Client):
         assert not metadata_only
         return self.answers.get(f"{kind.plural}/{namespace}/{name}")
 
-    async def create(self, kind: Any, manifest: dict[str, Any], *, field_manager: str) -> Any:
+    async def create(self, kind: Any, manifest: dict[str, Any], *, field_manager: str, dry_run: bool = False) -> Any:
+        assert not dry_run
         self.asked.append((f"create {kind.plural}", manifest, field_manager))
         if manifest["metadata"]["name"] == "taken":
             raise Conflict("exists already")
@@ -639,7 +640,8 @@ class Recorder(Client):
     async def delete(self, kind: Any, manifest: dict[str, Any]) -> None:
         self.asked.append((f"delete {kind.plural}", manifest, ""))
 
-    async def replace(self, kind: Any, manifest: dict[str, Any], *, field_manager: str) -> Any:
+    async def replace(self, kind: Any, manifest: dict[str, Any], *, field_manager: str, dry_run: bool = False) -> Any:
+        assert not dry_run
         self.asked.append((f"replace {kind.plural}", manifest, field_manager))
 
 

@@ -67,16 +67,16 @@ def test_a_budget_is_what_was_asked_for_or_one_pod_at_a_time(given: Json, expect
         ({}, {"minAvailable": 1, "maxUnavailable": 1}, 2,
          ["a.podDisruptionBudget: minAvailable and maxUnavailable exclude each other: remove one"]),
         ({}, {"minAvailable": 1}, 1,
-         ["a.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could be drained:"
-          " lower it, raise the replicas, or use maxUnavailable: 1"]),
+         [("a.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could be"
+          " drained: lower it, raise the replicas, or use maxUnavailable: 1")]),
         ({"enabled": False, "minReplicas": 9}, {"minAvailable": 2}, 2,
-         ["a.podDisruptionBudget.minAvailable (2) leaves nothing to evict at 2 replicas, so that no node could be"
-          " drained: lower it, raise the replicas, or use maxUnavailable: 1"]),
+         [("a.podDisruptionBudget.minAvailable (2) leaves nothing to evict at 2 replicas, so that no node could be"
+          " drained: lower it, raise the replicas, or use maxUnavailable: 1")]),
         ({"minReplicas": 5, "maxReplicas": 3}, {"minAvailable": 7, "maxUnavailable": 1}, 2,
          ["a.autoscaling.maxReplicas (3) is less than minReplicas (5): raise it",
           "a.podDisruptionBudget: minAvailable and maxUnavailable exclude each other: remove one",
-          "a.podDisruptionBudget.minAvailable (7) leaves nothing to evict at 5 replicas, so that no node could be"
-          " drained: lower it, raise the replicas, or use maxUnavailable: 1"]),
+          ("a.podDisruptionBudget.minAvailable (7) leaves nothing to evict at 5 replicas, so that no node could be"
+          " drained: lower it, raise the replicas, or use maxUnavailable: 1")]),
     ],
 )  # fmt: skip
 def test_contradictions(autoscaling: Json, given: Json, replicas: int, expected: list[str]) -> None:

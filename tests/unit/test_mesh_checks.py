@@ -72,21 +72,21 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
     ("istiod's request above the limit", plane(size="Small", resources={"requests": {"cpu": 3}, "limits": {"cpu": 2}}),
      "spec.controlPlane.resources.requests.cpu (3) is more than limits.cpu (2): lower the request or raise the limit"),
     ("istiod's request above the size's limit", plane(size="Medium", resources={"requests": {"memory": "9Gi"}}),
-     "spec.controlPlane.resources.requests.memory (9Gi) is more than limits.memory (8Gi): lower the request or raise the"
-     " limit"),
+     ("spec.controlPlane.resources.requests.memory (9Gi) is more than limits.memory (8Gi): lower the request or raise"
+     " the limit")),
     ("istiod's request above what Auto may come to", plane(resources={"requests": {"memory": "5Gi"}}),
-     "spec.controlPlane.resources.requests.memory (5Gi) is more than limits.memory (4Gi): lower the request or raise the"
-     " limit"),
+     ("spec.controlPlane.resources.requests.memory (5Gi) is more than limits.memory (4Gi): lower the request or raise"
+     " the limit")),
     ("a limit of nothing", plane(resources={"limits": {"cpu": 0}}),
      "spec.controlPlane.resources: cpu is 0: leave it out to take the usual one"),
     ("a sidecar's request above Istio's own limit",
      {"dataPlane": {"sidecar": {"resources": {"requests": {"cpu": "3"}}}}},
-     "spec.dataPlane.sidecar.resources.requests.cpu (3) is more than limits.cpu (2000m): lower the request or raise the"
-     " limit"),
+     ("spec.dataPlane.sidecar.resources.requests.cpu (3) is more than limits.cpu (2000m): lower the request or raise"
+     " the limit")),
     ("a sidecar's request above its limit",
      {"dataPlane": {"sidecar": {"resources": {"requests": {"memory": "2G"}, "limits": {"memory": "1Gi"}}}}},
-     "spec.dataPlane.sidecar.resources.requests.memory (2G) is more than limits.memory (1Gi): lower the request or raise"
-     " the limit"),
+     ("spec.dataPlane.sidecar.resources.requests.memory (2G) is more than limits.memory (1Gi): lower the request or"
+     " raise the limit")),
     ("a gateway's request above its limit", gateway(resources={"requests": {"cpu": 1}, "limits": {"cpu": "500m"}}),
      f"{NAME}.resources.requests.cpu (1) is more than limits.cpu (500m): lower the request or raise the limit"),
     ("no quantity for a gateway", gateway(resources={"limits": {"cpu": "two"}}),
@@ -100,21 +100,21 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
     ("both kinds of budget", plane(podDisruptionBudget={"minAvailable": 1, "maxUnavailable": 1}),
      "spec.controlPlane.podDisruptionBudget: minAvailable and maxUnavailable exclude each other: remove one"),
     ("a budget of all replicas", plane(size="Medium", podDisruptionBudget={"minAvailable": 3}),
-     "spec.controlPlane.podDisruptionBudget.minAvailable (3) leaves nothing to evict at 3 replicas, so that no node could"
-     " be drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+     ("spec.controlPlane.podDisruptionBudget.minAvailable (3) leaves nothing to evict at 3 replicas, so that no node"
+     " could be drained: lower it, raise the replicas, or use maxUnavailable: 1")),
     ("a budget of all that an autoscaler may leave",
      plane(size="Large", autoscaling={"minReplicas": 1}, podDisruptionBudget={"minAvailable": 1}),
-     "spec.controlPlane.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could"
-     " be drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+     ("spec.controlPlane.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node"
+     " could be drained: lower it, raise the replicas, or use maxUnavailable: 1")),
     ("a budget that not every size of Auto satisfies", plane(podDisruptionBudget={"minAvailable": 2}),
-     "spec.controlPlane.podDisruptionBudget.minAvailable (2) leaves nothing to evict at 2 replicas, so that no node could"
-     " be drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+     ("spec.controlPlane.podDisruptionBudget.minAvailable (2) leaves nothing to evict at 2 replicas, so that no node"
+     " could be drained: lower it, raise the replicas, or use maxUnavailable: 1")),
     ("a gateway's budget of all replicas", gateway(replicas=1, podDisruptionBudget={"minAvailable": 1}),
-     f"{NAME}.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could be"
-     " drained: lower it, raise the replicas, or use maxUnavailable: 1"),
+     (f"{NAME}.podDisruptionBudget.minAvailable (1) leaves nothing to evict at 1 replica, so that no node could be"
+     " drained: lower it, raise the replicas, or use maxUnavailable: 1")),
     ("two mistakes at once", {**plane(resources={"limits": {"cpu": 0, "memory": "?"}})},
-     "spec.controlPlane.resources: cpu is 0: leave it out to take the usual one; spec.controlPlane.resources: memory:"
-     " '?' is not a quantity such as 500m or 4Gi"),
+     ("spec.controlPlane.resources: cpu is 0: leave it out to take the usual one; spec.controlPlane.resources: memory:"
+     " '?' is not a quantity such as 500m or 4Gi")),
     ("two gateways of one name", {"gateways": [{"name": "in"}, {"name": "in", "namespace": "edge"}]},
      "spec.gateways[1] (in).name: another gateway has this name: choose another one"),
     ("a gateway in istiod's place", {"gateways": [{"name": "istiod"}]},
@@ -140,8 +140,8 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
      f"{NAME}.service.externalTrafficPolicy needs type NodePort or LoadBalancer"),
     ("a load balancer's fields without one",
      gateway(service={"type": "NodePort", "loadBalancerClass": "a", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
-     f"{NAME}.service.loadBalancerClass needs type LoadBalancer; {NAME}.service.loadBalancerSourceRanges needs type"
-     " LoadBalancer"),
+     (f"{NAME}.service.loadBalancerClass needs type LoadBalancer; {NAME}.service.loadBalancerSourceRanges needs type"
+     " LoadBalancer")),
     ("a variable that follows from the data plane",
      {**plane(env={"ENABLE_NATIVE_SIDECARS": "true"}), "dataPlane": {"sidecar": {"nativeSidecars": "Disabled"}}},
      "spec.controlPlane.env.ENABLE_NATIVE_SIDECARS follows from spec.dataPlane: remove it"),
@@ -163,8 +163,8 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
     ("an unknown field of the mesh config", {"meshConfig": {"acessLogFile": "x"}},
      "spec.meshConfig.acessLogFile: no such field in Istio 1.31; did you mean accessLogFile?"),
     ("an unknown field far down", {"meshConfig": {"defaultConfig": {"proxyStatsMatcher": {"inclusionPrefix": ["x"]}}}},
-     "spec.meshConfig.defaultConfig.proxyStatsMatcher.inclusionPrefix: no such field in Istio 1.31; did you mean"
-     " inclusionPrefixes?"),
+     ("spec.meshConfig.defaultConfig.proxyStatsMatcher.inclusionPrefix: no such field in Istio 1.31; did you mean"
+     " inclusionPrefixes?")),
     ("an unknown field in a list", {"meshConfig": {"extensionProviders": [{"name": "a", "zipkin": {"prt": 1}}]}},
      "spec.meshConfig.extensionProviders[0].zipkin.prt: no such field in Istio 1.31; did you mean port?"),
     ("text for a number", {"meshConfig": {"defaultConfig": {"concurrency": "two"}}},
@@ -172,19 +172,19 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
     ("a number for text", {"meshConfig": {"accessLogFile": 5}},
      'spec.meshConfig.accessLogFile: 5 is no text: write it in quotes, "5"'),
     ("text for a list", {"meshConfig": {"defaultProviders": {"metrics": "prometheus"}}},
-     'spec.meshConfig.defaultProviders.metrics: "prometheus" is no list: write [ ] around it, or a line with - for each'
-     " item"),
+     ('spec.meshConfig.defaultProviders.metrics: "prometheus" is no list: write [ ] around it, or a line with - for each'
+     " item")),
     ("no such value", {"meshConfig": {"outboundTrafficPolicy": {"mode": "SOME"}}},
-     'spec.meshConfig.outboundTrafficPolicy.mode: "SOME" is no value of this field: write REGISTRY_ONLY or ALLOW_ANY or'
-     " ALLOW_ANY_DYNAMIC_DNS"),
+     ('spec.meshConfig.outboundTrafficPolicy.mode: "SOME" is no value of this field: write REGISTRY_ONLY or ALLOW_ANY or'
+     " ALLOW_ANY_DYNAMIC_DNS")),
     ("no duration", {"meshConfig": {"connectTimeout": "ten"}},
      'spec.meshConfig.connectTimeout: "ten" is no duration: write 30s, or with the units ms, m and h'),
     ("a computed key", {"meshConfig": {"rootNamespace": "a", "defaultConfig": {"meshId": "x"}}},
-     "spec.meshConfig.rootNamespace, spec.meshConfig.defaultConfig.meshId: follows from other fields of the MeshInstall,"
-     " remove it here"),
+     ("spec.meshConfig.rootNamespace, spec.meshConfig.defaultConfig.meshId: follows from other fields of the"
+     " MeshInstall, remove it here")),
     ("a computed key in another spelling", {"meshConfig": {"trust_domain": "a"}},
-     "spec.meshConfig.trust_domain is another spelling of trustDomain: remove it, and write trustDomain if it may be"
-     " set"),
+     ("spec.meshConfig.trust_domain is another spelling of trustDomain: remove it, and write trustDomain if it may be"
+     " set")),
     ("more than can be named", {"meshConfig": {f"nonsense{place}": 1 for place in range(7)}},
      "; ".join(f"spec.meshConfig.nonsense{place}: no such field in Istio 1.31" for place in range(5)) + "; and 2 more"),
 ]  # fmt: skip

@@ -62,7 +62,9 @@ def test_what_follows_for_the_mesh_config(spec: Json, more: Json) -> None:
     assert mesh_config(mesh(**spec).spec) == DEFAULT | more
 
 
-@pytest.mark.parametrize(("given", "sampling"), [({}, 1.0), ({"samplingPercent": 0}, 0.0), ({"samplingPercent": 12.5}, 12.5)])
+@pytest.mark.parametrize(
+    ("given", "sampling"), [({}, 1.0), ({"samplingPercent": 0}, 0.0), ({"samplingPercent": 12.5}, 12.5)]
+)
 def test_traces_go_to_the_collector_and_so_many_of_them(given: Json, sampling: float) -> None:
     found = mesh_config(mesh(observability={"tracing": {**OTLP, **given}}).spec)
     assert found == {

@@ -75,7 +75,10 @@ def test_bounds_follow_the_replicas_and_the_limit() -> None:
 
 
 def test_ports_are_those_that_were_asked_for_and_no_other() -> None:
-    asked = [{"name": "dns", "port": 53, "targetPort": 5353, "protocol": "UDP", "nodePort": 30053}, {"name": "a", "port": 1}]
+    asked = [
+        {"name": "dns", "port": 53, "targetPort": 5353, "protocol": "UDP", "nodePort": 30053},
+        {"name": "a", "port": 1},
+    ]
     assert gateway(service={"ports": asked}).ports == (
         asked[0], {"name": "a", "port": 1, "targetPort": 1, "protocol": "TCP"},
     )  # fmt: skip

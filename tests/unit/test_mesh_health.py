@@ -79,8 +79,8 @@ AGENTS: list[tuple[Agents | None, str | None]] = [
     (Agents(wanted=3, updated=3, ready=3, current=False),
      "istio-cni is up to date and ready on 0 of 3 nodes of cluster primary"),
     (Agents(wanted=1, updated=1, ready=0, troubles=(PULL,)),
-     "istio-cni is up to date and ready on 0 of 1 nodes of cluster primary; container discovery of pod istiod-1 says"
-     " ImagePullBackOff: Back-off pulling image"),
+     ("istio-cni is up to date and ready on 0 of 1 nodes of cluster primary; container discovery of pod istiod-1 says"
+     " ImagePullBackOff: Back-off pulling image")),
 ]  # fmt: skip
 
 
@@ -121,11 +121,11 @@ FOUR: Json = dict.fromkeys(("replicas", "existing", "updated", "available"), 4)
         (INGRESS, (pods(existing=3, updated=1),),
          "1 of 2 replicas of gateway istio-system/in are new, 2 old ones run on, in cluster primary"),
         (INGRESS, (pods(available=0, failure="exceeded quota"),),
-         "0 of 2 replicas of gateway istio-system/in are ready in cluster primary; its pods cannot be made: exceeded"
-         " quota"),
+         ("0 of 2 replicas of gateway istio-system/in are ready in cluster primary; its pods cannot be made: exceeded"
+         " quota")),
         (INGRESS, (pods(available=0, troubles=(UNSCHEDULABLE,)),),
-         "0 of 2 replicas of gateway istio-system/in are ready in cluster primary; pod istiod-2 says Unschedulable:"
-         " 0/3 nodes are available"),
+         ("0 of 2 replicas of gateway istio-system/in are ready in cluster primary; pod istiod-2 says Unschedulable:"
+         " 0/3 nodes are available")),
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_gateway(wanted: Gateway, seen: tuple[GatewayPods, ...], says: str | None) -> None:

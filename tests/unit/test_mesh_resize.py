@@ -150,8 +150,8 @@ def test_a_size_that_no_node_could_hold_is_not_tried_and_what_runs_stays() -> No
     )  # fmt: skip
     assert decision.finding
     assert decision.finding.message == (
-        "no node of cluster primary is large enough for one replica of istiod of size Large (8 CPU, 16Gi): it requests 2"
-        " CPU and 16.0 GiB, and the largest, a, has 4 CPU and 8.0 GiB; istiod stays size Small (2 CPU, 4Gi)"
+        "no node of cluster primary is large enough for one replica of istiod of size Large (8 CPU, 16Gi): it requests"
+        " 2 CPU and 16.0 GiB, and the largest, a, has 4 CPU and 8.0 GiB; istiod stays size Small (2 CPU, 4Gi)"
     )
     larger = running(Size.SMALL, nodes=(node(4, 8), node(8, 32, "b")))
     assert decided(subject, larger) == Decision(LARGE)
@@ -161,7 +161,8 @@ def test_a_size_that_no_node_could_hold_is_not_tried_and_what_runs_stays() -> No
 
 
 @pytest.mark.parametrize(
-    ("minutes", "sizing", "told"), [(0, LARGE, None), (4.99, LARGE, None), (5, SMALL, "SizeTakenBack"), (60, SMALL, "SizeTakenBack")]
+    ("minutes", "sizing", "told"),
+    [(0, LARGE, None), (4.99, LARGE, None), (5, SMALL, "SizeTakenBack"), (60, SMALL, "SizeTakenBack")],
 )
 def test_a_pod_that_waits_for_five_minutes_takes_the_size_back(minutes: float, sizing: Any, told: str | None) -> None:
     subject = asked("Large", status=rolled_out(Size.SMALL))
@@ -173,8 +174,8 @@ def test_what_is_said_of_a_size_that_was_taken_back() -> None:
     subject = asked("Large", status=rolled_out(Size.SMALL))
     decision = decided(subject, running(Size.LARGE, troubles=(pending(5),)))
     message = (
-        "size Large (8 CPU, 16Gi) found no room within 5 minutes, istiod is size Small (2 CPU, 4Gi) again: pod istiod-1:"
-        f" {WORDS}"
+        "size Large (8 CPU, 16Gi) found no room within 5 minutes, istiod is size Small (2 CPU, 4Gi) again: pod"
+        f" istiod-1: {WORDS}"
     )
     assert decision.finding
     assert decision.finding.message == message
@@ -241,7 +242,9 @@ def test_after_another_size_the_refused_one_is_tried_again() -> None:
 
 
 def test_quantities_of_ones_own_are_gone_back_to_as_they_were() -> None:
-    own = Resources.model_validate({"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": 1, "memory": "1Gi"}})
+    own = Resources.model_validate(
+        {"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": 1, "memory": "1Gi"}}
+    )
     status = ControlPlaneStatus(size=Size.MEDIUM, resources=own)
     decision = decided(asked("Large", status=status), running(Size.LARGE, troubles=(pending(6),)))
     assert decision.sizing.size is Size.MEDIUM

@@ -527,7 +527,9 @@ def test_a_gateway_is_scaled_and_budgeted_like_istiod() -> None:
 
 
 def test_a_gateway_reads_secrets_of_its_own_namespace_and_nothing_else() -> None:
-    assert gateway("Role")["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}]
+    assert gateway("Role")["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}
+    ]
     (subject,) = one(rendered(gateways=[ELSEWHERE]), "RoleBinding", "out")["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "out", "namespace": "edge"}
 

@@ -10,7 +10,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError
 from pydantic.alias_generators import to_camel
 
 from meshwright.api.errors import InvalidSpec
@@ -160,9 +160,9 @@ class DisruptionBudget(Model):
          "minAvailable and maxUnavailable exclude each other: set one of the two"),
     ))  # fmt: skip
 
-    max_unavailable: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_unavailable: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
     """Replicas that may be away at a time. Unset, with `minAvailable` unset: 1, which never blocks a drain."""
-    min_available: Annotated[int, Field(ge=1, le=100)] | None = None
+    min_available: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
     """Replicas that must stay. It has to be less than the smallest number of replicas, or no node could be drained."""
 
 
@@ -172,12 +172,12 @@ class Autoscaling(Model):
          "minReplicas is more than maxReplicas: lower the one or raise the other"),
     ))  # fmt: skip
 
-    enabled: bool = True
+    enabled: StrictBool = True
     """Whether a HorizontalPodAutoscaler decides the replicas. It needs a metrics server; without one, the replicas stay
     within their bounds."""
-    min_replicas: Annotated[int, Field(ge=1, le=100)] | None = None
+    min_replicas: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
     """Replicas at least. Unset: those of the size, or of the gateway."""
-    max_replicas: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_replicas: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
     """Replicas at most. Unset: twice the smallest number."""
 
 
@@ -218,7 +218,7 @@ LOG_LEVEL = "^(trace|debug|info|warning|error|critical|off)$"
 class Sidecar(Model):
     resources: Resources = Resources()
     """CPU and memory of each sidecar. Unset quantities are Istio's own: 100m and 128Mi requested, 2 and 1Gi at most."""
-    hold_application_until_proxy_starts: bool = False
+    hold_application_until_proxy_starts: StrictBool = False
     """Whether an application's containers start only when the sidecar is ready. Native sidecars always do so."""
     native_sidecars: NativeSidecars = NativeSidecars.AUTO
     """Whether sidecars are init containers that keep running, which lets Jobs end. `Auto`: where all kubelets can."""
@@ -239,11 +239,11 @@ class DataPlane(Model):
     image_pull_secrets: Annotated[list[Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]],
                                   Field(max_length=8)] = []  # fmt: skip
     """Secrets that istiod, sidecars and gateways pull their images with; each namespace with such pods needs them."""
-    delta_xds: bool = Field(default=True, alias="deltaXDS")
+    delta_xds: StrictBool = Field(default=True, alias="deltaXDS")
     """Whether proxies get only what changed of their configuration."""
     certificate_ttl: Duration | None = Field(default=None, alias="certificateTTL")
     """How long a workload's certificate holds, 10 minutes to 90 days. Unset: 24h."""
-    certificate_renewal_ratio: Annotated[float, Field(ge=0.05, le=0.95)] | None = None
+    certificate_renewal_ratio: Annotated[StrictFloat, Field(ge=0.05, le=0.95)] | None = None
     """The share of its life that is left of a certificate when it is renewed. Unset: 0.5."""
     idle_timeout: Duration | None = None
     """When an idle connection of a pool to an upstream is closed. Unset: 1h. Needs Istio 1.31."""
@@ -254,13 +254,13 @@ class DataPlane(Model):
 class GatewayPort(Model):
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=PORT_NAME)]
     """Name of the port; its prefix tells the protocol: `http2`, `https`, `tcp-mongo`."""
-    port: Annotated[int, Field(ge=1, le=65535)]
+    port: Annotated[StrictInt, Field(ge=1, le=65535)]
     """Port of the Service."""
-    target_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    target_port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = None
     """Port that the gateway listens on. Unset: the same."""
     protocol: Annotated[str, Field(pattern="^(TCP|UDP)$")] = "TCP"
     """`TCP` or `UDP`."""
-    node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    node_port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = None
     """Port on every node, for `NodePort` and `LoadBalancer`. Unset: chosen by the cluster."""
 
 
@@ -298,7 +298,7 @@ class Gateway(Model):
     """`Ingress` for traffic into the mesh, `Egress` for traffic out of it."""
     namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
     """Namespace of the gateway, which must be there. Unset: the mesh's."""
-    replicas: Annotated[int, Field(ge=1, le=100)] = 2
+    replicas: Annotated[StrictInt, Field(ge=1, le=100)] = 2
     """Replicas, at least while it is autoscaled."""
     autoscaling: Autoscaling = Autoscaling()
     """Between `replicas` and twice as many, by the CPU that they use of their limit (80 %)."""
@@ -315,23 +315,23 @@ class Gateway(Model):
 class OTLP(Model):
     service: Annotated[str, Field(min_length=1, max_length=253, pattern=HOST)]
     """Host of the collector, for example `jaeger-collector.tracing.svc.cluster.local`."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 4317
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] = 4317
     """Port of OTLP over gRPC."""
 
 
 class Tracing(Model):
     otlp: OTLP
     """Where spans are sent: Jaeger, Tempo or an OpenTelemetry collector."""
-    sampling_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
+    sampling_percent: Annotated[StrictFloat, Field(ge=0, le=100)] = 1.0
     """Share of the requests that are traced."""
 
 
 class Observability(Model):
-    prometheus: bool = True
+    prometheus: StrictBool = True
     """Whether proxies measure requests and connections for Prometheus (`istio_requests_total` and its kin)."""
     tracing: Tracing | None = None
     """Distributed tracing. Unset: off."""
-    access_log: bool = False
+    access_log: StrictBool = False
     """Whether every request is logged by the proxies to their standard output, as JSON."""
 
 
@@ -367,7 +367,7 @@ class MeshSpec(Model):
     version: Annotated[str, Field(max_length=16, pattern=VERSION_PATTERN)]
     """Istio's version, as `1.31.4`. Another patch, up or down, is applied in place, and so is the next minor where
     this Meshwright supports it."""
-    allow_untested_version: bool = False
+    allow_untested_version: StrictBool = False
     """Lets a minor be installed for which Meshwright renders, but which its tests do not run (1.29, 1.30)."""
     cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "primary"
     """Name of this cluster in the mesh (istiod's `CLUSTER_ID`). Immutable."""
@@ -505,7 +505,7 @@ class TrustStatus(Model):
 class ClusterStatus(Model):
     name: str
     """Name of the member cluster."""
-    ready: bool = False
+    ready: StrictBool = False
     """Whether its control plane is in the declared state."""
     kubernetes_version: str | None = None
     """What its API server says that it is."""

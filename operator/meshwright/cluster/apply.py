@@ -17,7 +17,7 @@ from typing import Any
 from meshwright.api.errors import Conflict, NotFound, Rejected
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.gather import Reader
-from meshwright.cluster.kinds import DEPLOYMENT, NAMESPACE, OWNED, kind_of
+from meshwright.cluster.kinds import BUDGET, DEPLOYMENT, NAMESPACE, OWNED, kind_of
 from meshwright.cluster.survey import BIRTH_MANAGER, MANAGER, Memory, Survey, incarnation, survey
 from meshwright.cluster.together import together
 from meshwright.mesh.leftovers import ISTIOD_MANAGER
@@ -314,7 +314,14 @@ def _is_shared(created: Manifest) -> bool:
 
 
 def _completed(manifest: Manifest, live: Manifest) -> Manifest:
-    """With what is istiod's in a list of webhooks: to send the list whole without it is to take it away."""
+    """As it must be sent to take the place of what somebody else made of it.
+
+    With what is istiod's in a list of webhooks: to send the list whole without it is to take it away. Of a budget,
+    without the field that excludes ours.
+    """
+    if manifest["kind"] == BUDGET.kind:
+        spec = dict.fromkeys(("minAvailable", "maxUnavailable")) | manifest["spec"]
+        return {**manifest, "spec": spec}
     if "webhooks" not in manifest:
         return manifest
     stored = {webhook["name"]: webhook for webhook in live["webhooks"]}

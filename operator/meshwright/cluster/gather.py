@@ -97,6 +97,7 @@ async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: d
         autoscalers,
         budgets,
         found_gateways,
+        homeless,
         agents,
         sidecars,
     ) = await together(
@@ -108,6 +109,7 @@ async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: d
         reader.list(AUTOSCALER, spec.namespace),
         _foreign_budgets(reader, names, gateways),
         _gateways(reader, mesh.name, gateways, now),
+        _homeless(reader, {each.namespace for each in gateways} - {spec.namespace}),
         _agents(reader, spec, now),
         reader.list(LIVING_POD, labels=SIDECAR, metadata_only=True),
     )
@@ -123,6 +125,7 @@ async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: d
         autoscaled=any(_scales(each, names.istiod) and not _is_ours(each, mesh.name) for each in autoscalers),
         budgets=tuple(budgets),
         gateways=tuple(found_gateways),
+        homeless=homeless,
         agents=agents,
         proxies=len(proxies),
         proxy_namespaces=dict(Counter(each["namespace"] for each in proxies)),
@@ -174,6 +177,14 @@ async def _gateways(reader: Reader, mesh: str, gateways: Iterable[Gateway], now:
         return workloads.gateway(deployment, by_place.get(place), pods, now)
 
     return await together(*(look(each) for each in deployments if _place(each) in selectors))
+
+
+async def _homeless(reader: Reader, namespaces: Iterable[str]) -> tuple[str, ...]:
+    """Those of the namespaces that are not there, or about to go."""
+    wanted = sorted(namespaces)
+    found = await together(*(reader.get(NAMESPACE, namespace, metadata_only=True) for namespace in wanted))
+    pairs = zip(wanted, found, strict=True)
+    return tuple(name for name, each in pairs if each is None or "deletionTimestamp" in each["metadata"])
 
 
 async def _agents(reader: Reader, spec: MeshSpec, now: dt.datetime) -> Agents | None:

@@ -32,6 +32,7 @@ from meshwright.cluster.pods import (
     proxy_revision,
     stays,
 )
+from meshwright.cluster.workloads import INJECTED
 from meshwright.mesh.enrolment import REVISION, asks_for, traits_of
 from meshwright.mesh.objects import labels_of
 
@@ -214,11 +215,21 @@ class _Enrolment:
 
 
 def lean_deployment(manifest: Manifest) -> Manifest:
-    """Who made it, how many pods it is to have, what these ask for, and how it does."""
-    containers = ((manifest["spec"].get("template") or {}).get("spec") or {}).get("containers") or ()
-    kept = [{"resources": each["resources"]} if "resources" in each else {} for each in containers]
-    spec = {"replicas": manifest["spec"].get("replicas", 1), "template": {"spec": {"containers": kept}}}
+    """Who made it, how many pods it is to have, what these run and ask for, and how it does."""
+    template = manifest["spec"].get("template") or {}
+    annotations = (template.get("metadata") or {}).get("annotations") or {}
+    lean = {
+        "metadata": {"annotations": {INJECTED: annotations[INJECTED]} if INJECTED in annotations else {}},
+        "spec": _lean_containers(template.get("spec") or {}),
+    }
+    spec = {"replicas": manifest["spec"].get("replicas", 1), "template": lean}
     return {**_authored(manifest), "spec": spec, **_status(manifest)}
+
+
+def _lean_containers(pod_spec: Manifest) -> Manifest:
+    kept = ("image", "resources")
+    containers = pod_spec.get("containers") or ()
+    return {"containers": [{name: each[name] for name in kept if name in each} for each in containers]}
 
 
 def lean_service(manifest: Manifest) -> Manifest:
@@ -234,8 +245,8 @@ def lean_injector(manifest: Manifest) -> Manifest:
 
 
 def lean_istiod_pod(manifest: Manifest) -> Manifest:
-    """How it does."""
-    return {**head(manifest), **_status(manifest)}
+    """What it asks for, and how it does."""
+    return {**head(manifest), "spec": _lean_containers(manifest.get("spec") or {}), **_status(manifest)}
 
 
 def _authored(manifest: Manifest) -> Manifest:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from meshwright.api.meshinstall import (
     ANNOTATION_REPLICAS,
     ANNOTATION_SIZE,
+    GROUP,
     LABEL_MESH,
     ResourceList,
     Resources,
@@ -22,7 +23,9 @@ from meshwright.mesh import quantity
 from meshwright.mesh.enrolment import REVISION
 from meshwright.mesh.objects import Key, annotations_of, labels_of
 from meshwright.mesh.observed import Agents, GatewayPods, Istiod, Node, Trouble, Workload
+from meshwright.mesh.sizing import ROWS
 
+INJECTED = f"{GROUP}/injected"
 USUAL_START = 20.0  # seconds after which what runs should be ready
 WAITING_IS_FINE = ("ContainerCreating", "PodInitializing")
 
@@ -37,14 +40,16 @@ def istiod(manifest: Manifest) -> Istiod:
         revision=labels_of(manifest).get(REVISION) or "default",
         managers=installers(manifest),
         replicas_annotation=annotations_of(manifest).get(ANNOTATION_REPLICAS),
-        size=Size(size) if size in tuple(Size) else None,
-        resources=_resources(manifest),
+        size=Size(size) if size in tuple(ROWS) else None,
+        resources=_resources(_pod_spec(manifest)),
+        image=_first_container(_pod_spec(manifest)).get("image", ""),
     )
 
 
 def gateway(manifest: Manifest, service: Manifest | None, pods: list[Manifest], now: dt.datetime) -> GatewayPods:
     return GatewayPods(
         **_workload(manifest),
+        injected=((manifest["spec"].get("template") or {}).get("metadata", {}).get("annotations") or {}).get(INJECTED),
         addresses=_addresses(service),
         troubles=tuple(trouble for pod in pods for trouble in troubles(pod, now)),
     )
@@ -89,10 +94,17 @@ def _workload(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _resources(manifest: Manifest) -> Resources | None:
-    """Of the first container, which in istiod's Deployment is istiod."""
-    containers = ((manifest["spec"].get("template") or {}).get("spec") or {}).get("containers") or [{}]
-    found = containers[0].get("resources") or {}
+def _pod_spec(workload: Manifest) -> Manifest:
+    return (workload["spec"].get("template") or {}).get("spec") or {}
+
+
+def _first_container(pod_spec: Manifest) -> Manifest:
+    """In a pod of istiod, istiod; in a gateway, the proxy."""
+    return next(iter(pod_spec.get("containers") or ()), {})
+
+
+def _resources(pod_spec: Manifest) -> Resources | None:
+    found = _first_container(pod_spec).get("resources") or {}
     if not found:
         return None
     return Resources(**{
@@ -136,7 +148,8 @@ def troubles(pod: Manifest, now: dt.datetime) -> list[Trouble]:
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             reason, message = condition.get("reason", "Unschedulable"), condition.get("message", "")
-            return [Trouble(name, "", reason, message, since=_moment(condition.get("lastTransitionTime")))]
+            since, asks = _moment(condition.get("lastTransitionTime")), _resources(pod.get("spec") or {})
+            return [Trouble(name, "", reason, message, since=since, resources=asks)]
     containers = status.get("containerStatuses") or ()
     return [trouble for container in containers if (trouble := _trouble(name, container, now))]
 

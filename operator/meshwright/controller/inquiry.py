@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from dataclasses import dataclass, field
 
 from meshwright.cluster.census import Census, Ports, ask
 from meshwright.cluster.together import together
-from meshwright.mesh.census import LOOK_SECONDS
+from meshwright.mesh.census import LOOK_SECONDS, Answer
 from meshwright.mesh.desired import ControlPlane
 from meshwright.mesh.evidence import Replies, configuration_finding
 from meshwright.mesh.observed import Cluster
 
 QUIET = dt.timedelta(seconds=LOOK_SECONDS - 1)  # looks are as far apart, give or take
+GRACE = (0.2, 0.4, 0.8)  # seconds between the first questions about a new configuration
 HASTE = dt.timedelta(seconds=2)
+
+
+def _is_well(replies: Replies, plane: ControlPlane, cluster: Cluster) -> bool:
+    return not replies.trouble and not configuration_finding(
+        replies, plane.mesh_config, version=plane.version, cluster=cluster.name
+    )
 
 
 @dataclass
@@ -43,16 +51,23 @@ class Inquiry:
         if question == last.question and last.until and now < last.until:
             return last.replies
         answers, earliest = await together(
-            ask(self._ports, plane.names.namespace, cluster.istiod_pods),
+            self._ask(plane, cluster, changed=question != last.question),
             last.census.look(self._ports, cluster.fleet, now=now),
         )
         replies = Replies(answers, earliest)
-        well = not replies.trouble and not configuration_finding(
-            replies, plane.mesh_config, version=plane.version, cluster=cluster.name
-        )
+        well = _is_well(replies, plane, cluster)
         last.question, last.replies = question, replies
         last.until = now + (QUIET if well else HASTE)
         return replies
+
+    async def _ask(self, plane: ControlPlane, cluster: Cluster, *, changed: bool) -> tuple[Answer, ...]:
+        """A new configuration takes istiod a moment to read: that is no news."""
+        for pause in GRACE if changed else ():
+            answers = await ask(self._ports, plane.names.namespace, cluster.istiod_pods)
+            if _is_well(Replies(answers), plane, cluster):
+                return answers
+            await asyncio.sleep(pause)
+        return await ask(self._ports, plane.names.namespace, cluster.istiod_pods)
 
     def forget(self, mesh: str) -> None:
         self._last = {key: last for key, last in self._last.items() if key[0] != mesh}

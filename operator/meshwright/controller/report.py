@@ -49,6 +49,7 @@ from meshwright.mesh.trust import Trust
 NAMED_PLAN = 20
 NAMED_LEFT = 3
 NOTE_LIMIT = 1024  # bytes, not characters: the API server refuses a longer one
+POD_LIMIT, VERSION_LIMIT = 400, 128  # characters: pods say what they like
 MESSAGE_LIMIT = 4096  # a condition may hold 32768; what people read in one line is far less
 
 
@@ -112,7 +113,7 @@ def _conditions(attempt: Attempt, finding: Finding, now: dt.datetime) -> list[Co
         *_parts(attempt, finding),
     )
     before = {condition.type: condition for condition in mesh.status.conditions}
-    return [
+    looked = [
         Condition(
             type=kind,
             status=status,
@@ -123,12 +124,15 @@ def _conditions(attempt: Attempt, finding: Finding, now: dt.datetime) -> list[Co
         )
         for kind, status, reason, text in wanted
     ]
+    types = {each.type for each in looked}
+    # A part that was not looked at stays as it was, for the generation that it was about.
+    return looked + [before[part.type] for part in PARTS if part.type not in types]
 
 
 def _parts(attempt: Attempt, finding: Finding) -> Iterator[tuple[str, str, str, str]]:
-    """Type, status, reason and message of each part. One that was not looked at stays as it was."""
+    """Type, status, reason and message of each part that was looked at, or of which nothing is known."""
     found = {REASONS[each.reason].part: each for each in reversed([finding, *_all_findings(attempt)])}
-    before = {condition.type: condition for condition in attempt.mesh.status.conditions}
+    before = {condition.type for condition in attempt.mesh.status.conditions}
     for part in PARTS:
         if (wrong := found.get(part.type)) and part.type != READY:
             yield part.type, "False", wrong.reason, wrong.message[:MESSAGE_LIMIT]
@@ -136,9 +140,7 @@ def _parts(attempt: Attempt, finding: Finding) -> Iterator[tuple[str, str, str, 
             yield part.type, "Unknown", NOT_OBSERVED, why
         elif attempt.findings:
             yield part.type, "True", part.well, _well(part, attempt)
-        elif known := before.get(part.type):
-            yield part.type, known.status, known.reason, known.message
-        else:
+        elif part.type not in before:
             yield part.type, "Unknown", NOT_OBSERVED, "not looked at yet"
 
 
@@ -157,7 +159,11 @@ def _well(part: Part, attempt: Attempt) -> str:
 
 
 def _all_findings(attempt: Attempt) -> list[Finding]:
-    return [each for findings in attempt.findings.values() for each in findings]
+    if attempt.findings:
+        return [each for findings in attempt.findings.values() for each in findings]
+    # Nothing was decided, but what runs was seen.
+    names = Names(attempt.mesh.spec.namespace, attempt.mesh.spec.revision)
+    return [each for cluster in attempt.clusters for each in cluster_findings(cluster, names, replicas=None)]
 
 
 def _since(before: Condition | None, status: str, now: dt.datetime) -> str:
@@ -226,12 +232,18 @@ def _control_plane(plane: ControlPlane | None, istiod: Istiod | None, before: Co
 
 def _injection(injection: Injection) -> InjectionStatus:
     return InjectionStatus(
-        expected=injection.expected, missing=injection.missing, outdated=injection.outdated, pods=list(injection.pods)
+        expected=injection.expected,
+        missing=injection.missing,
+        outdated=injection.outdated,
+        pods=[each[:POD_LIMIT] for each in injection.pods],
     )
 
 
 def _versions(versions: Mapping[str, int], revision: str) -> list[ProxyVersion]:
-    return [ProxyVersion(version=each, revision=revision, count=count) for each, count in sorted(versions.items())]
+    return [
+        ProxyVersion(version=each[:VERSION_LIMIT], revision=revision, count=count)
+        for each, count in sorted(versions.items())
+    ]
 
 
 def _certificates(earliest: Earliest | None, now: dt.datetime) -> WorkloadCertificates | None:

@@ -29,7 +29,7 @@ def bounds(autoscaling: Autoscaling, *, replicas: int, cpu_limit: str) -> Bounds
     """
     if not autoscaling.enabled:
         return None
-    minimum = autoscaling.min_replicas or replicas
+    minimum = autoscaling.min_replicas or min(replicas, autoscaling.max_replicas or replicas)
     maximum = autoscaling.max_replicas or 2 * minimum
     return Bounds(minimum, maximum, quantity.cpu(quantity.parse(cpu_limit) * BUSY))
 
@@ -39,10 +39,20 @@ def fewest(autoscaling: Autoscaling, *, replicas: int) -> int:
     return autoscaling.min_replicas or replicas if autoscaling.enabled else replicas
 
 
-def budget(spec: DisruptionBudget) -> dict[str, Any]:
-    """The fields of a PodDisruptionBudget. One replica away at a time blocks no drain, however many there are."""
-    if spec.min_available is not None:
-        return {"minAvailable": spec.min_available}
+def declared(bounds: Bounds | None, *, replicas: int, live: int | None) -> int | None:
+    """Replicas to declare. An autoscaler's are not ours, but it never starts again what was scaled to nothing."""
+    if bounds is None:
+        return replicas
+    return bounds.minimum if live is not None and live < bounds.minimum else None
+
+
+def budget(spec: DisruptionBudget, *, lowest: int) -> dict[str, int]:
+    """The fields of a PodDisruptionBudget, of which one replica at least may always go, or no node could be drained.
+
+    `lowest`: the smallest number of replicas, which a size that is taken back may lower.
+    """
+    if spec.min_available is not None and (stay := min(spec.min_available, lowest - 1)):
+        return {"minAvailable": stay}
     return {"maxUnavailable": spec.max_unavailable or 1}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from meshwright.mesh.injection import injector_values
 from meshwright.mesh.names import CLUSTER_DOMAIN, Names
 from meshwright.mesh.objects import Owner
 from meshwright.mesh.observed import Cluster, Observed
-from meshwright.mesh.replicas import Decision, declared
+from meshwright.mesh.replicas import AUTOSCALED, Decision, declared
 from meshwright.mesh.sizing import Sizing, proxy_share
 
 ROOT_SECRET_PREFIX = "meshwright-root-"  # noqa: S105
@@ -132,7 +132,9 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         sizing=size.sizing,
         replicas=replicas_for(cluster, spec, size.sizing, bounds),
         bounds=bounds,
-        budget=availability.budget(spec.control_plane.pod_disruption_budget),
+        budget=availability.budget(
+            spec.control_plane.pod_disruption_budget, lowest=bounds.minimum if bounds else size.sizing.replicas
+        ),
         priority_class=spec.control_plane.priority_class_name,
         env=dict(sorted({**spec.control_plane.env, **dataplane.istiod_env(spec)}.items())),
         mesh_config=meshconfig.mesh_config(spec),
@@ -160,7 +162,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         cni=CNIPlugin(spec.data_plane.cni_bin_dir, spec.data_plane.cni_conf_dir)
         if spec.data_plane.cni is CNI.ENABLED
         else None,
-        gateways=tuple(gateway_of(each, spec) for each in sorted(spec.gateways, key=lambda each: each.name)),
+        gateways=tuple(gateways(cluster, spec, image=f"{image.hub}/pilot:{tag}")),
         resize=size,
     )
 
@@ -174,9 +176,22 @@ def bounds_of(spec: MeshSpec, sizing: Sizing, cluster: Cluster) -> Bounds | None
     )
 
 
+def gateways(cluster: Cluster, spec: MeshSpec, *, image: str) -> Iterator[Gateway]:
+    """Those that have a place to be. Their proxies follow istiod: none is ever newer than it."""
+    istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
+    settled = istiod is not None and istiod.rolled_out and istiod.image == image
+    live = {(each.namespace, each.name): each for each in cluster.gateways}
+    for gateway in sorted(spec.gateways, key=lambda each: each.name):
+        place = (gateway.namespace or spec.namespace, gateway.name)
+        if place[0] not in cluster.homeless:
+            yield gateway_of(gateway, spec, live=live.get(place), settled=settled)
+
+
 def replicas_for(cluster: Cluster, spec: MeshSpec, sizing: Sizing, bounds: Bounds | None) -> Decision:
     """Who decides how many replicas of istiod there are in a cluster, and how many."""
     istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
+    if bounds and istiod and istiod.replicas < bounds.minimum:  # an autoscaler leaves alone what is scaled to nothing
+        return Decision(bounds.minimum, AUTOSCALED)
     return declared(
         size=sizing.replicas,
         live=istiod.replicas if istiod else None,

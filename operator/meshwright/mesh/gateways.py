@@ -11,6 +11,7 @@ from meshwright.api.meshinstall import GatewayPort, GatewayType, MeshSpec, Servi
 from meshwright.mesh import availability
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.names import DEFAULT_REVISION, Names
+from meshwright.mesh.observed import GatewayPods
 from meshwright.mesh.sizing import PROXY, Share, contradictions, proxy_share
 
 USUAL_PORTS = (
@@ -20,6 +21,7 @@ USUAL_PORTS = (
 )
 USUAL_SERVICE = {GatewayType.INGRESS: ServiceType.LOAD_BALANCER, GatewayType.EGRESS: ServiceType.CLUSTER_IP}
 # What the Deployment's and the Service's selectors are made of cannot be somebody else's choice.
+RESERVED = ("istiod", "istio-cni")
 OUR_LABELS = ("app", "istio", "istio.io/rev", "sidecar.istio.io/inject")
 # The proxy's own; 15021 is its health port, which a Service may well show.
 PROXY_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, 15053, 15090)
@@ -34,6 +36,8 @@ class Gateway:
     replicas: int
     share: Share
     bounds: Bounds | None
+    declared: int | None  # replicas to declare; None: they are an autoscaler's
+    injected: str | None  # what its pods have of the proxy, as long as that has to stay; None: what is wanted
     budget: Mapping[str, Any]
     selector: Mapping[str, str]
     pod_labels: Mapping[str, str]
@@ -43,11 +47,15 @@ class Gateway:
     service_fields: Mapping[str, Any]  # of the Service's spec, those that were asked for
 
 
-def gateway_of(gateway: GatewaySpec, spec: MeshSpec) -> Gateway:
+def gateway_of(
+    gateway: GatewaySpec, spec: MeshSpec, *, live: GatewayPods | None = None, settled: bool = True
+) -> Gateway:
+    """`live`: its Deployment; `settled`: istiod is as wanted, so that its proxies may follow."""
     share = proxy_share(gateway.resources)
     selector = {"app": gateway.name, "istio": gateway.name.removeprefix("istio-") or gateway.name}
     revision = {} if spec.revision == DEFAULT_REVISION else {"istio.io/rev": spec.revision}
     service = gateway.service
+    bounds = availability.bounds(gateway.autoscaling, replicas=gateway.replicas, cpu_limit=share.limits.cpu)
     asked = {
         "externalTrafficPolicy": service.external_traffic_policy,
         "loadBalancerClass": service.load_balancer_class,
@@ -58,8 +66,12 @@ def gateway_of(gateway: GatewaySpec, spec: MeshSpec) -> Gateway:
         namespace=gateway.namespace or spec.namespace,
         replicas=gateway.replicas,
         share=share,
-        bounds=availability.bounds(gateway.autoscaling, replicas=gateway.replicas, cpu_limit=share.limits.cpu),
-        budget=availability.budget(gateway.pod_disruption_budget),
+        bounds=bounds,
+        declared=availability.declared(bounds, replicas=gateway.replicas, live=live.replicas if live else None),
+        injected=live.injected if live and not settled else None,
+        budget=availability.budget(
+            gateway.pod_disruption_budget, lowest=availability.fewest(gateway.autoscaling, replicas=gateway.replicas)
+        ),
         selector=selector,
         # By this label the webhook finds the pod, also where its namespace asks for nothing.
         pod_labels={**gateway.labels, **selector, **revision, "sidecar.istio.io/inject": "true"},
@@ -72,13 +84,13 @@ def gateway_of(gateway: GatewaySpec, spec: MeshSpec) -> Gateway:
 
 def problems(spec: MeshSpec) -> list[str]:
     """What is wrong with the gateways of a MeshInstall, with the fields' paths; the CRD says some of it, too."""
-    found, istiod = [], Names(spec.namespace, spec.revision).istiod
+    found, reserved = [], {*RESERVED, Names(spec.namespace, spec.revision).istiod}
     for number, gateway in enumerate(spec.gateways):
         path = f"spec.gateways[{number}] ({gateway.name})"
         if gateway.name in (each.name for each in spec.gateways[:number]):
             found.append(f"{path}.name: another gateway has this name: choose another one")
-        if (gateway.namespace or spec.namespace, gateway.name) == (spec.namespace, istiod):
-            found.append(f"{path}.name is istiod's own: choose another one")
+        if gateway.name in reserved:
+            found.append(f"{path}.name is istiod's or istio-cni's own: choose another one")
         found += contradictions(f"{path}.resources", gateway.resources, PROXY.limits)
         found += availability.contradictions(
             path, gateway.autoscaling, gateway.pod_disruption_budget, replicas=gateway.replicas

@@ -83,6 +83,8 @@ def webhooks_finding(cluster: Cluster, names: Names) -> Finding | None:
 
 
 def gateway_findings(cluster: Cluster, gateways: Sequence[Gateway]) -> Iterator[Finding]:
+    for namespace in cluster.homeless:
+        yield Finding("GatewayNotReady", f"namespace {namespace}, which a gateway is to be in, is not there: create it")
     live = {(each.namespace, each.name): each for each in cluster.gateways}
     for gateway in gateways:
         pods = live.get((gateway.namespace, gateway.name))
@@ -90,7 +92,7 @@ def gateway_findings(cluster: Cluster, gateways: Sequence[Gateway]) -> Iterator[
         if pods is None:
             yield Finding("GatewayNotReady", f"Deployment {gateway.namespace}/{gateway.name} is not there yet")
             continue
-        replicas = pods.replicas if gateway.bounds else gateway.replicas
+        replicas = pods.replicas if gateway.declared is None else gateway.declared
         if not pods.rolled_out or pods.replicas != replicas:
             ready = rollout(pods, replicas, what=what, cluster=cluster.name)
             why = hindrance(pods, pods.troubles)

@@ -65,6 +65,7 @@ class Istiod(Workload):
     revision: str
     managers: tuple[str, ...]  # field managers, to name who installed it
     replicas_annotation: str | None = None  # our annotation about who decides the replicas, see mesh.replicas
+    image: str = ""
     size: Size | None = None  # what our annotation says of its size, see mesh.resize
     resources: Resources | None = None  # of each replica
 
@@ -95,12 +96,14 @@ class Trouble:
     reason: str
     message: str
     since: datetime | None = None  # of a pod that waits for a node
+    resources: Resources | None = None  # that such a pod asks for
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayPods(Workload):
     """The Deployment of a gateway of ours, and what its Service got."""
 
+    injected: str | None = None  # our annotation of what its pods have of the proxy
     addresses: tuple[str, ...] = ()
     troubles: tuple[Trouble, ...] = ()
 
@@ -152,6 +155,7 @@ class Cluster:
     autoscaled: bool = False  # a HorizontalPodAutoscaler that is not ours decides the replicas of our istiod
     budgets: tuple[Budget, ...] = ()
     gateways: tuple[GatewayPods, ...] = ()
+    homeless: tuple[str, ...] = ()  # namespaces that gateways are to be in, and that are not there (or about to go)
     agents: Agents | None = None
     nodes: tuple[Node, ...] = ()  # those that take pods; looked at only while a size is decided
     injection: Injection = field(default_factory=Injection)  # of the pods that are to have a sidecar of ours

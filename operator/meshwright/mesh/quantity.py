@@ -25,4 +25,4 @@ def parse(quantity: str | int) -> Fraction:
 
 def cpu(cores: Fraction) -> str:
     """Half a core → `500m`; whole cores without a suffix."""
-    return str(cores) if cores.denominator == 1 else f"{round(cores * 1000)}m"
+    return str(cores) if cores.denominator == 1 else f"{max(round(cores * 1000), 1)}m"

@@ -18,10 +18,11 @@ from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Istiod
-from meshwright.mesh.sizing import LARGEST, Demand, Share, Sizing, size_for, size_of
+from meshwright.mesh.sizing import LARGEST, ROWS, Demand, Share, Sizing, alike, size_for, size_of
 
 PATIENCE = dt.timedelta(minutes=5)
 PENDING = "Unschedulable"
+MESSAGE_LIMIT = 4096
 
 
 @dataclass(frozen=True)
@@ -38,30 +39,32 @@ def decide_size(mesh: MeshInstall, cluster: Cluster, *, now: dt.datetime) -> Dec
     """The size that istiod is to have in a cluster."""
     plane, before = mesh.spec.control_plane, status_of(mesh, cluster)
     istiod = own_istiod(cluster, Names(mesh.spec.namespace, mesh.spec.revision))
-    size = chosen(plane.size, istiod, cluster.enrolled)
+    size = chosen(plane.size, before, istiod, cluster.enrolled)
     wanted = size_of(size, plane.resources)
-    beyond = _beyond(plane.size, size, cluster)
-    running = _running(before)
-    if before.refused and (before.refused.size, before.refused.resources) == (size, wanted.share.resources) and running:
-        return Decision(running, Finding("SizeTakenBack", before.refused.message), before.refused)
-    if istiod is None or running is None or running.share == wanted.share:
-        if istiod is None and (why := _fits_nowhere(wanted, cluster)):
+    target, refused, running = wanted.share.resources, before.refused, _running(before, istiod)
+    well = Decision(wanted, _beyond(plane.size, size, cluster))
+    if refused and running and refused.size is size and alike(refused.resources, target):
+        return Decision(running, Finding("SizeTakenBack", refused.message), refused)
+    if istiod and running and alike(running.share.resources, target):
+        return well
+    tried = istiod is not None and alike(istiod.resources, target)  # whose node may be cordoned by now
+    if not tried and (why := _fits_nowhere(wanted, cluster)):
+        if running:
+            return Decision(running, Finding("NoNodeLargeEnough", f"{why}; istiod stays {_named(running)}"))
+        if istiod is None:
             return Decision(wanted, Finding("NoNodeLargeEnough", f"{why}; nothing was installed"), nowhere=True)
-        return Decision(wanted, beyond)
-    if why := _fits_nowhere(wanted, cluster):
-        return Decision(running, Finding("NoNodeLargeEnough", f"{why}; istiod stays {_named(running)}"))
-    if waiting := _waiting(cluster, now):
+    if running and tried and (waiting := _waiting(cluster, target, now)):
         message = f"{_named(wanted)} found no room within 5 minutes, istiod is {_named(running)} again: {waiting}"
-        refused = RefusedSize(size=size, resources=wanted.share.resources, message=message)
+        refused = RefusedSize(size=size, resources=target, message=message[:MESSAGE_LIMIT])
         return Decision(running, Finding("SizeTakenBack", message), refused)
-    return Decision(wanted, beyond)
+    return well
 
 
-def chosen(asked: Size, istiod: Istiod | None, enrolled: int) -> Size:
+def chosen(asked: Size, before: ControlPlaneStatus, istiod: Istiod | None, enrolled: int) -> Size:
     """`Auto` is what was decided before, or what the pods in the mesh ask for."""
     if asked is not Size.AUTO:
         return asked
-    return (istiod.size if istiod else None) or size_for(enrolled)
+    return (istiod.size if istiod else None) or _row(before.size) or size_for(enrolled)
 
 
 def resize_due(mesh: MeshInstall, cluster: Cluster, *, enrolled: int) -> bool:
@@ -69,11 +72,12 @@ def resize_due(mesh: MeshInstall, cluster: Cluster, *, enrolled: int) -> bool:
     plane, istiod = mesh.spec.control_plane, own_istiod(cluster, Names(mesh.spec.namespace, mesh.spec.revision))
     if istiod is None:
         return True
+    before = status_of(mesh, cluster)
     try:
-        wanted = size_of(chosen(plane.size, istiod, enrolled), plane.resources)
+        wanted = size_of(chosen(plane.size, before, istiod, enrolled), plane.resources)
     except ValueError:  # a quantity that is none: a check says so
         return False
-    return status_of(mesh, cluster).resources != wanted.share.resources
+    return not alike(before.resources, wanted.share.resources)
 
 
 def status_of(mesh: MeshInstall, cluster: Cluster) -> ControlPlaneStatus:
@@ -92,13 +96,20 @@ def _beyond(asked: Size, size: Size, cluster: Cluster) -> Finding | None:
     )
 
 
-def _running(before: ControlPlaneStatus) -> Sizing | None:
-    """What was rolled out last, as the status has it."""
-    if before.size is None or before.size is Size.AUTO or before.resources is None:
+def _running(before: ControlPlaneStatus, istiod: Istiod | None) -> Sizing | None:
+    """What was rolled out last, as the status has it; where that was lost, as istiod's Deployment does."""
+    size, resources = _row(before.size), before.resources
+    if (size is None or resources is None) and istiod and istiod.rolled_out:
+        size, resources = istiod.size, istiod.resources
+    if size is None or resources is None:
         return None
-    requests, limits = _demand(before.resources.requests), _demand(before.resources.limits)
-    row = size_of(before.size, Resources())
+    requests, limits = _demand(resources.requests), _demand(resources.limits)
+    row = size_of(size, Resources())
     return Sizing(row.size, row.replicas, Share(requests, limits)) if requests and limits else None
+
+
+def _row(size: Size | None) -> Size | None:
+    return size if size in ROWS else None
 
 
 def _demand(listed: ResourceList) -> Demand | None:
@@ -117,10 +128,11 @@ def _fits_nowhere(sizing: Sizing, cluster: Cluster) -> str | None:
     )
 
 
-def _waiting(cluster: Cluster, now: dt.datetime) -> str | None:
-    """The scheduler's words about a pod of istiod that has waited for too long."""
+def _waiting(cluster: Cluster, target: Resources, now: dt.datetime) -> str | None:
+    """The scheduler's words about a pod of istiod of the wanted size that has waited for too long."""
     for trouble in cluster.troubles:
-        if trouble.reason == PENDING and trouble.since and now - trouble.since >= PATIENCE:
+        late = trouble.since and now - trouble.since >= PATIENCE
+        if trouble.reason == PENDING and late and alike(trouble.resources, target):
             return f"pod {trouble.pod}: {trouble.message}"
     return None
 

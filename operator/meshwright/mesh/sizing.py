@@ -60,17 +60,7 @@ class Share:
 
     def is_that_of(self, live: Resources | None) -> bool:
         """Whether a container has the same amounts. Not by their text: the API server writes `1000m` as `1`."""
-        if live is None:
-            return False
-        pairs = [
-            (str(getattr(ours, name)), str(getattr(theirs, name)))
-            for ours, theirs in ((self.requests, live.requests), (self.limits, live.limits))
-            for name in NAMES
-        ]
-        try:
-            return all(quantity.parse(ours) == quantity.parse(theirs) for ours, theirs in pairs)
-        except ValueError:  # a quantity that is not there, or not written by us
-            return False
+        return alike(self.resources, live)
 
 
 @dataclass(frozen=True)
@@ -119,6 +109,22 @@ def proxy_share(override: Resources) -> Share:
         )
     )
     return Share(requests, limits)
+
+
+def alike(one: Resources | None, other: Resources | None) -> bool:
+    """Whether they are the same amounts, in whatever spelling: an API server stores `4096Mi` as `4Gi`."""
+    if one is None or other is None:
+        return False
+    try:
+        return _amounts(one) == _amounts(other)
+    except ValueError:  # a quantity that is not there, or not written by us
+        return False
+
+
+def _amounts(resources: Resources) -> list[Fraction]:
+    return [
+        quantity.parse(str(getattr(part, name))) for part in (resources.requests, resources.limits) for name in NAMES
+    ]
 
 
 def contradictions(path: str, override: Resources, bounds: Demand) -> list[str]:

@@ -44,7 +44,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         return tuple(
             each
             for gateway in plane.gateways
-            for each in component("gateway", path, gateway=gateway, injected=injected)
+            for each in component("gateway", path, gateway=gateway, injected=gateway.injected or injected)
         )
 
     def cni(path: str) -> tuple[Rendered, ...]:
@@ -102,9 +102,11 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         Wave(
             "gateways",
             tuple(
-                _scaled(each, replicas=None if gateway.bounds else gateway.replicas, born=_fewest(gateway))
+                _scaled(each, replicas=gateway.declared, born=_fewest(gateway))
                 for gateway in plane.gateways
-                for each in component("gateway", "gateway/gateway.yaml.j2", gateway=gateway, injected=injected)
+                for each in component(
+                    "gateway", "gateway/gateway.yaml.j2", gateway=gateway, injected=gateway.injected or injected
+                )
             ),
             after=deployments_serve,
         ),
