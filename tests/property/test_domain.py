@@ -41,7 +41,7 @@ from meshwright.mesh.checks import CHECKS, first_finding
 from meshwright.mesh.dataplane import UNITS, as_proto, seconds
 from meshwright.mesh.desired import bounds_of, decide, replicas_for
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.health import control_plane_finding, own_istiod
+from meshwright.mesh.health import cluster_findings, control_plane_finding, own_istiod
 from meshwright.mesh.meshconfig import computed, computed_keys, defaults, merge, mesh_config, misspelt_keys
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import (
@@ -85,7 +85,9 @@ def test_millicores_survive_writing_and_reading(milli: int) -> None:
 
 @given(st.fractions(min_value=0, max_value=10**4))
 def test_cores_are_written_to_the_millicore(cores: Fraction) -> None:
-    assert abs(quantity.parse(quantity.cpu(cores)) - cores) <= Fraction(1, 2000)
+    written = quantity.parse(quantity.cpu(cores))
+    assert abs(written - cores) <= (Fraction(1, 2000) if cores >= Fraction(1, 1000) else Fraction(1, 1000))
+    assert (written == 0) is (cores == 0)  # a limit of nothing would be none
 
 
 @given(st.text(max_size=12))
@@ -181,9 +183,31 @@ def test_what_the_checks_let_pass_has_bounds_in_order_and_always_a_pod_to_evict(
         assert found.minimum == lowest
         assert 1 <= found.minimum <= found.maximum
         assert 0 < quantity.parse(found.busy_cpu) <= quantity.parse(limit)
-    ((field, number),) = availability.budget(spec).items()
-    stay = number if field == "minAvailable" else lowest - number
-    assert stay < lowest
+    asked_for = {"minAvailable": spec.min_available, "maxUnavailable": spec.max_unavailable or 1}
+    ((field, number),) = availability.budget(spec, lowest=lowest).items()
+    assert number == asked_for[field]
+
+
+@given(budgets, replicas)
+def test_a_budget_always_lets_a_pod_go_however_few_there_are(spec: DisruptionBudget, lowest: int) -> None:
+    ((field, number),) = availability.budget(spec, lowest=lowest).items()
+    assert number >= 1
+    assert (number if field == "minAvailable" else lowest - number) < lowest
+
+
+@given(autoscalings, replicas, st.none() | st.integers(0, 200))
+def test_declared_replicas_are_never_too_few_and_only_ours_while_they_have_to_be(
+    autoscaling: Autoscaling, count: int, live: int | None
+) -> None:
+    found = availability.bounds(autoscaling, replicas=count, cpu_limit="1")
+    declared = availability.declared(found, replicas=count, live=live)
+    if found is None:
+        assert declared == count
+    elif declared is None:
+        assert live is None or live >= found.minimum
+    else:
+        assert live is not None
+        assert live < declared == found.minimum
 
 
 # Durations
@@ -304,6 +328,7 @@ troubles = st.lists(
     st.builds(
         Trouble, word, word, word | st.just("Unschedulable"), word,
         st.none() | st.integers(0, 600).map(lambda ago: NOW - dt.timedelta(seconds=ago)),
+        st.none() | sizes.map(lambda size: size_of(size, Resources()).share.resources),
     ),
     max_size=2,
 ).map(tuple)  # fmt: skip
@@ -426,7 +451,9 @@ def test_a_resize_ends_at_the_size_that_is_asked_for_or_at_the_former_one(
 @given(sizes, st.lists(st.integers(0, 20_000), min_size=1, max_size=5))
 def test_auto_never_changes_once_it_is_decided(size: Size, pods: list[int]) -> None:
     istiod = Istiod(namespace="istio-system", name="istiod", revision="default", owner="demo", managers=(), size=size)
-    assert {chosen(Size.AUTO, istiod, number) for number in pods} == {size}
+    done = ControlPlaneStatus(size=size)
+    for before, live in ((ControlPlaneStatus(), istiod), (done, istiod), (done, None)):
+        assert {chosen(Size.AUTO, before, live, number) for number in pods} == {size}
 
 
 @given(clusters, namespaces, revisions, st.one_of(st.none(), count))
@@ -450,12 +477,14 @@ def test_replicas_are_an_autoscalers_exactly_while_there_is_one_and_else_at_leas
     cluster: Cluster, spec: MeshSpec
 ) -> None:
     istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
-    sizing = size_of(chosen(spec.control_plane.size, istiod, cluster.enrolled), Resources())
+    size = chosen(spec.control_plane.size, ControlPlaneStatus(), istiod, cluster.enrolled)
+    sizing = size_of(size, Resources())
     bounds = bounds_of(spec, sizing, cluster)
     decision = replicas_for(cluster, spec, sizing, bounds)
     assert not (bounds and cluster.autoscaled)
-    assert (decision.replicas is None) is (cluster.autoscaled or bounds is not None)
-    assert decision.replicas is None or decision.replicas >= sizing.replicas
+    too_few = bounds is not None and istiod is not None and istiod.replicas < bounds.minimum
+    assert (decision.replicas is None) is (cluster.autoscaled or (bounds is not None and not too_few))
+    assert decision.replicas is None or decision.replicas >= (bounds.minimum if bounds else sizing.replicas)
 
 
 @given(st.one_of(versions, st.just("1.31.4")), st.one_of(st.none(), versions), st.booleans())
@@ -517,7 +546,10 @@ def test_every_attempt_can_be_reported_and_is_read_again(
     status = report.status_of(attempt, now=NOW)
     said = {each["type"]: each for each in status["conditions"]}
     assert tuple(said) == TYPES
-    false = {each.reason for each in found or ()} | ({reason} if finding else set())
+    names = Names(mesh.spec.namespace, mesh.spec.revision)
+    seen_of = [each for cluster in seen for each in cluster_findings(cluster, names, replicas=None)]
+    known = seen_of if found is None or not seen else found  # nothing was decided, but what runs was seen
+    false = {each.reason for each in known} | ({reason} if finding else set())
     for part in PARTS:
         condition = said[part.type]
         match condition["status"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import json
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from meshwright.api.errors import Unreachable
 from meshwright.controller.inquiry import HASTE, QUIET, Inquiry
 from meshwright.mesh.desired import ControlPlane
 from meshwright.mesh.evidence import Replies
+from virtual_time import run
 
 PLANE = plane()
 SEEN = cluster(istiod_pods=("istiod-1", "istiod-2"), fleet=(("shop", "a"), ("shop", "b")))
@@ -54,7 +54,7 @@ class World:
     ) -> tuple[Replies, set[str]]:
         """What is replied, and who was asked for it."""
         self.pods.asked.clear()
-        replies = asyncio.run(self.inquiry.look(mesh, decided, replace(SEEN, **parts), now=NOW + at))
+        replies = run(self.inquiry.look(mesh, decided, replace(SEEN, **parts), now=NOW + at))
         return replies, set(self.pods.asked)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshwright.api.meshinstall import Autoscaling, DisruptionBudget
-from meshwright.mesh.availability import Bounds, bounds, budget, contradictions, fewest, spread
+from meshwright.mesh.availability import Bounds, bounds, budget, contradictions, declared, fewest, spread
 
 Json = dict[str, Any]
 
@@ -23,6 +23,8 @@ Json = dict[str, Any]
         ({"minReplicas": 3}, 2, "2", Bounds(3, 6, "1600m")),  # the maximum follows the minimum
         ({"minReplicas": 1}, 5, "2", Bounds(1, 2, "1600m")),
         ({"maxReplicas": 9}, 2, "2", Bounds(2, 9, "1600m")),
+        ({"maxReplicas": 2}, 5, "2", Bounds(2, 2, "1600m")),  # what was right for the size that was taken back
+        ({}, 1, "1m", Bounds(1, 2, "1m")),
         ({"minReplicas": 4, "maxReplicas": 4}, 2, "2", Bounds(4, 4, "1600m")),
         ({"enabled": False}, 2, "2", None),
         ({"enabled": False, "minReplicas": 4}, 2, "2", None),
@@ -41,15 +43,38 @@ def test_the_fewest_replicas_are_those_that_nobody_goes_below(given: Json, expec
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("given", "lowest", "expected"),
     [
-        ({}, {"maxUnavailable": 1}),
-        ({"maxUnavailable": 3}, {"maxUnavailable": 3}),
-        ({"minAvailable": 2}, {"minAvailable": 2}),
+        ({}, 2, {"maxUnavailable": 1}),
+        ({}, 1, {"maxUnavailable": 1}),
+        ({"maxUnavailable": 3}, 2, {"maxUnavailable": 3}),
+        ({"minAvailable": 2}, 3, {"minAvailable": 2}),
+        ({"minAvailable": 4}, 3, {"minAvailable": 2}),  # a size that was taken back has fewer replicas
+        ({"minAvailable": 4}, 1, {"maxUnavailable": 1}),
     ],
 )
-def test_a_budget_is_what_was_asked_for_or_one_pod_at_a_time(given: Json, expected: Json) -> None:
-    assert budget(DisruptionBudget.model_validate(given)) == expected
+def test_a_budget_is_what_was_asked_for_but_always_lets_a_pod_go(given: Json, lowest: int, expected: Json) -> None:
+    assert budget(DisruptionBudget.model_validate(given), lowest=lowest) == expected
+
+
+@pytest.mark.parametrize(
+    ("scaled", "live", "expected"),
+    [
+        (False, None, 3),
+        (False, 5, 3),
+        (True, None, None),
+        (True, 2, None),
+        (True, 4, None),
+        (True, 1, 2),
+        (True, 0, 2),  # an autoscaler leaves alone what was scaled to nothing
+    ],
+)
+def test_replicas_are_an_autoscalers_unless_there_are_too_few(
+    scaled: bool,  # noqa: FBT001
+    live: int | None,
+    expected: int | None,
+) -> None:
+    assert declared(Bounds(2, 4, "1") if scaled else None, replicas=3, live=live) == expected
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,10 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
     ("two gateways of one name", {"gateways": [{"name": "in"}, {"name": "in", "namespace": "edge"}]},
      "spec.gateways[1] (in).name: another gateway has this name: choose another one"),
     ("a gateway in istiod's place", {"gateways": [{"name": "istiod"}]},
-     "spec.gateways[0] (istiod).name is istiod's own: choose another one"),
+     "spec.gateways[0] (istiod).name is istiod's or istio-cni's own: choose another one"),
     ("a gateway in the place of a revision's istiod",
      {"revision": "canary", "gateways": [{"name": "istiod-canary", "namespace": "istio-system"}]},
-     "spec.gateways[0] (istiod-canary).name is istiod's own: choose another one"),
+     "spec.gateways[0] (istiod-canary).name is istiod's or istio-cni's own: choose another one"),
     ("a label that we select by", gateway(labels={"istio": "x", "team": "y"}),
      f"{NAME}.labels.istio follows from other fields: remove it"),
     ("two ports of one name",
@@ -172,11 +172,11 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
     ("a number for text", {"meshConfig": {"accessLogFile": 5}},
      'spec.meshConfig.accessLogFile: 5 is no text: write it in quotes, "5"'),
     ("text for a list", {"meshConfig": {"defaultProviders": {"metrics": "prometheus"}}},
-     ('spec.meshConfig.defaultProviders.metrics: "prometheus" is no list: write [ ] around it, or a line with - for each'
-     " item")),
+     ('spec.meshConfig.defaultProviders.metrics: "prometheus" is no list: write [ ] around it, or a line with - for'
+     " each item")),
     ("no such value", {"meshConfig": {"outboundTrafficPolicy": {"mode": "SOME"}}},
-     ('spec.meshConfig.outboundTrafficPolicy.mode: "SOME" is no value of this field: write REGISTRY_ONLY or ALLOW_ANY or'
-     " ALLOW_ANY_DYNAMIC_DNS")),
+     ('spec.meshConfig.outboundTrafficPolicy.mode: "SOME" is no value of this field: write REGISTRY_ONLY or ALLOW_ANY'
+     " or ALLOW_ANY_DYNAMIC_DNS")),
     ("no duration", {"meshConfig": {"connectTimeout": "ten"}},
      'spec.meshConfig.connectTimeout: "ten" is no duration: write 30s, or with the units ms, m and h'),
     ("a computed key", {"meshConfig": {"rootNamespace": "a", "defaultConfig": {"meshId": "x"}}},
@@ -208,7 +208,7 @@ GOOD_INPUT: list[tuple[str, Json]] = [
      gateway(service={"ports": [{"name": "a", "port": 53}, {"name": "b", "port": 53, "protocol": "UDP"}]})),
     ("the proxy's port outside", ports(15090, targetPort=8090)),
     ("the health port", ports(15021)),
-    ("a gateway called as another mesh's istiod", {"gateways": [{"name": "istiod", "namespace": "edge"}]}),
+    ("a gateway called as another revision's istiod", {"gateways": [{"name": "istiod-canary", "namespace": "edge"}]}),
     ("a variable while the data plane says nothing of it", plane(env={"ENABLE_NATIVE_SIDECARS": "true"})),
     ("certificates of the shortest life", {"dataPlane": {"certificateTTL": "10m"}}),
     ("certificates of the longest life", {"dataPlane": {"certificateTTL": "2160h"}}),

@@ -10,6 +10,7 @@ from meshes import mesh
 from meshwright.api.meshinstall import ServiceType
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.gateways import OUR_LABELS, Gateway, gateway_of
+from meshwright.mesh.observed import GatewayPods
 from meshwright.mesh.sizing import PROXY, Demand, Share
 
 Json = dict[str, Any]
@@ -23,7 +24,7 @@ def gateway(spec: Json | None = None, **parts: Any) -> Gateway:
 def test_a_name_is_enough() -> None:
     assert gateway() == Gateway(
         name="in", namespace="istio-system", replicas=2, share=PROXY, bounds=Bounds(2, 4, "1600m"),
-        budget={"maxUnavailable": 1}, selector={"app": "in", "istio": "in"},
+        declared=None, injected=None, budget={"maxUnavailable": 1}, selector={"app": "in", "istio": "in"},
         pod_labels={"app": "in", "istio": "in", "sidecar.istio.io/inject": "true"},
         service_type=ServiceType.LOAD_BALANCER, annotations={},
         ports=(
@@ -90,3 +91,22 @@ def test_fields_of_the_service_that_are_not_asked_for_are_the_clusters() -> None
     assert gateway(service={"loadBalancerSourceRanges": ["192.0.2.0/24"]}).service_fields == {
         "loadBalancerSourceRanges": ["192.0.2.0/24"]
     }
+
+
+def live(**parts: Any) -> GatewayPods:
+    return GatewayPods(**{"namespace": "istio-system", "name": "in", "owner": "demo", "injected": "old", **parts})
+
+
+@pytest.mark.parametrize(
+    ("seen", "settled", "injected"),
+    [(None, True, None), (None, False, None), (live(), True, None), (live(), False, "old")],
+)
+def test_a_proxy_is_never_newer_than_istiod(seen: GatewayPods | None, settled: bool, injected: str | None) -> None:  # noqa: FBT001
+    subject = mesh(gateways=[{"name": "in"}]).spec
+    assert gateway_of(subject.gateways[0], subject, live=seen, settled=settled).injected == injected
+
+
+@pytest.mark.parametrize(("replicas", "declared"), [(0, 2), (1, 2), (2, None), (4, None)])
+def test_replicas_that_an_autoscaler_would_not_start_again_are_declared(replicas: int, declared: int | None) -> None:
+    subject = mesh(gateways=[{"name": "in"}]).spec
+    assert gateway_of(subject.gateways[0], subject, live=live(replicas=replicas)).declared == declared

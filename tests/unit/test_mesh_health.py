@@ -51,7 +51,7 @@ TABLE: list[tuple[str, Cluster, str | None, str]] = [
     ("no CA in the webhook", cluster(injectors=(injector(trusted=False),)), "WebhooksNotTrusted", "not written its CA"),
     ("another webhook's CA", cluster(injectors=(injector(name="other"),)), "WebhooksNotTrusted", "not written its CA"),
     ("somebody else's budget over our pods", cluster(budgets=(Budget("istio-system", "b", ("helm",)),)),
-     "DisruptionBudgetConflict", "PodDisruptionBudget istio-system/b, made by helm, is over pods that have one already"),
+     "DisruptionBudgetConflict", "PodDisruptionBudget istio-system/b, made by helm, is over pods that have one"),
 ]  # fmt: skip
 
 
@@ -131,6 +131,13 @@ FOUR: Json = dict.fromkeys(("replicas", "existing", "updated", "available"), 4)
 def test_what_is_said_of_a_gateway(wanted: Gateway, seen: tuple[GatewayPods, ...], says: str | None) -> None:
     found = cluster_findings(cluster(gateways=seen), NAMES, replicas=2, gateways=[wanted])
     assert [(each.reason, each.message) for each in found] == ([("GatewayNotReady", says)] if says else [])
+
+
+def test_a_gateway_without_a_namespace_is_told_with_what_to_do() -> None:
+    found = cluster_findings(cluster(homeless=("edge",)), NAMES, replicas=2)
+    assert found == (
+        Finding("GatewayNotReady", "namespace edge, which a gateway is to be in, is not there: create it"),
+    )
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 9])

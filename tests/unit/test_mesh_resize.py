@@ -34,8 +34,10 @@ def node(cpu: int = 4, gib: int = 8, name: str = "a") -> Node:
     return Node(name, Fraction(cpu), Fraction(gib * GIB))
 
 
-def pending(minutes: float) -> Trouble:
-    return Trouble("istiod-1", "", "Unschedulable", WORDS, since=NOW - dt.timedelta(minutes=minutes))
+def pending(minutes: float, size: Size = Size.LARGE) -> Trouble:
+    """A pod of that size which has waited for a node for so long."""
+    asks = size_of(size, Resources()).share.resources
+    return Trouble("istiod-1", "", "Unschedulable", WORDS, since=NOW - dt.timedelta(minutes=minutes), resources=asks)
 
 
 def asked(size: str = "Auto", *, status: ControlPlaneStatus | None = None, **plane: Any) -> MeshInstall:
@@ -78,8 +80,14 @@ def test_auto_is_decided_once_and_kept_also_without_a_status(size: Size, pods: i
 
 
 def test_a_size_that_is_asked_for_is_taken_whatever_runs() -> None:
-    assert chosen(Size.LARGE, istiod(size=Size.SMALL), 0) is Size.LARGE
-    assert chosen(Size.SMALL, None, 10**5) is Size.SMALL
+    assert chosen(Size.LARGE, rolled_out(Size.SMALL), istiod(size=Size.SMALL), 0) is Size.LARGE
+    assert chosen(Size.SMALL, ControlPlaneStatus(), None, 10**5) is Size.SMALL
+
+
+def test_auto_is_found_again_in_the_status_when_the_deployment_is_gone() -> None:
+    assert chosen(Size.AUTO, rolled_out(Size.MEDIUM), None, 0) is Size.MEDIUM
+    assert chosen(Size.AUTO, rolled_out(Size.MEDIUM), istiod(size=Size.LARGE), 0) is Size.LARGE
+    assert chosen(Size.AUTO, ControlPlaneStatus(size=Size.AUTO), None, 600) is Size.MEDIUM
 
 
 def test_an_istiod_of_somebody_else_decides_nothing() -> None:
@@ -185,6 +193,8 @@ def test_what_is_said_of_a_size_that_was_taken_back() -> None:
 @pytest.mark.parametrize(
     "trouble",
     [
+        pending(9, Size.SMALL),  # a node of the old replicas went
+        replace(pending(9), resources=None),
         replace(pending(9), reason="SchedulingGated"),
         replace(pending(9), since=None),
         Trouble("istiod-1", "discovery", "ImagePullBackOff", "no such image", since=NOW - 2 * PATIENCE),
@@ -195,6 +205,25 @@ def test_nothing_but_a_pod_without_a_node_takes_a_size_back(trouble: Trouble) ->
     assert decision == Decision(LARGE)
 
 
+def test_a_size_that_is_tried_goes_on_when_its_node_is_cordoned() -> None:
+    subject = asked("Large", status=rolled_out(Size.SMALL))
+    assert decided(subject, running(Size.LARGE, nodes=(node(1, 1),))) == Decision(LARGE)
+
+
+def test_without_a_status_the_way_back_is_what_runs() -> None:
+    decision = decided(asked("Large"), running(Size.SMALL, nodes=(node(1, 1),)))
+    assert (decision.sizing, reason(decision)) == (SMALL, "NoNodeLargeEnough")
+
+
+def test_amounts_are_compared_and_not_their_spelling() -> None:
+    spelt = Resources.model_validate(
+        {"requests": {"cpu": "0.5", "memory": "4096Mi"}, "limits": {"cpu": 2, "memory": "4096Mi"}}
+    )
+    status = ControlPlaneStatus(size=Size.SMALL, resources=spelt)
+    assert decided(asked("Small", status=status), running(Size.SMALL)) == Decision(SMALL)
+    assert not resize_due(asked("Small", status=status), running(Size.SMALL), enrolled=0)
+
+
 def test_a_first_install_that_waits_has_nowhere_to_go_back_to() -> None:
     for status in (None, ControlPlaneStatus(), ControlPlaneStatus(size=Size.SMALL)):
         decision = decided(asked("Large", status=status), running(Size.LARGE, troubles=(pending(60),)))
@@ -202,7 +231,8 @@ def test_a_first_install_that_waits_has_nowhere_to_go_back_to() -> None:
 
 
 def test_a_pod_that_waits_while_nothing_is_resized_takes_nothing_back() -> None:
-    decision = decided(asked("Small", status=rolled_out(Size.SMALL)), running(Size.SMALL, troubles=(pending(60),)))
+    waits = pending(60, Size.SMALL)
+    decision = decided(asked("Small", status=rolled_out(Size.SMALL)), running(Size.SMALL, troubles=(waits,)))
     assert decision == Decision(SMALL)
 
 
@@ -247,6 +277,7 @@ def test_quantities_of_ones_own_are_gone_back_to_as_they_were() -> None:
     )
     status = ControlPlaneStatus(size=Size.MEDIUM, resources=own)
     decision = decided(asked("Large", status=status), running(Size.LARGE, troubles=(pending(6),)))
+    assert reason(decision) == "SizeTakenBack"
     assert decision.sizing.size is Size.MEDIUM
     assert decision.sizing.replicas == MEDIUM.replicas
     assert decision.sizing.share == Share(Demand("50m", "192Mi"), Demand("1", "1Gi"))
