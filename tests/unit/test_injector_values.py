@@ -123,8 +123,9 @@ def test_a_template_reads_no_path_that_the_values_lack(template: Path) -> None:
 WORDS = {"if", "else", "end", "range", "with", "define", "template", "true", "false"}
 GO = {"and", "eq", "index", "ne", "not", "or", "print", "printf"}
 SPRIG = {
-    "append", "atoi", "concat", "default", "dict", "dig", "fail", "first", "fromJson", "has", "int", "join", "kindIs", "list",
-    "merge", "mustFromJson", "quote", "regexMatch", "set", "ternary", "toJson", "trim", "trimAll", "trunc", "unset",
+    "append", "atoi", "concat", "default", "dict", "dig", "fail", "first", "fromJson", "has", "int", "join", "kindIs",
+    "list", "merge", "mustFromJson", "quote", "regexMatch", "set", "ternary", "toJson", "trim", "trimAll", "trunc",
+    "unset",
 }  # fmt: skip
 ISTIO = {"annotation", "env", "excludeInboundPort", "mergeMaps", "omit", "protoToJSON", "strdict", "toLower"}
 COMMON = {"MeshConfig", "ObjectMeta", "ProxyConfig", "ProxyGID", "ProxyImage", "ProxyUID", "Revision", "Spec", "Values"}

@@ -155,15 +155,14 @@ def _scaled(rendered: Rendered, *, replicas: int | None, born: int, note: str | 
     """Of a Deployment: the replicas, or nothing of them while an autoscaler decides; it is then `born` with some."""
     if rendered.key.kind != "Deployment":
         return rendered
-    manifest = copy.deepcopy(rendered.manifest)
+    metadata, spec = rendered.manifest["metadata"], rendered.manifest["spec"]
     if note:
-        manifest["metadata"].setdefault("annotations", {})[ANNOTATION_REPLICAS] = note
+        metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), ANNOTATION_REPLICAS: note}}
+    manifest = {**rendered.manifest, "metadata": metadata}
     if replicas is not None:
-        manifest["spec"]["replicas"] = replicas
-        return Rendered(manifest)
-    first = copy.deepcopy(manifest)
-    first["spec"]["replicas"] = born
-    return Rendered(manifest, birth=Birth(first, frozenset({"replicas"})), handed_over=("spec", "replicas"))
+        return Rendered({**manifest, "spec": {**spec, "replicas": replicas}})
+    birth = Birth({**manifest, "spec": {**spec, "replicas": born}}, frozenset({"replicas"}))
+    return Rendered(manifest, birth=birth, handed_over=("spec", "replicas"))
 
 
 def _digest(*parts: str) -> str:
