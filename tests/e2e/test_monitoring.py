@@ -34,6 +34,9 @@ UNSEEN = {
     'rest_client_requests_total{code=~"5..|429|none"}',
 }
 
+# Alerts about what this istiod did in the last minutes, which other tests may have driven it to.
+PROVOKED = {"IstiodConfigRejected", "IstiodInjectionFails", "IstiodXdsErrors"}
+
 
 class Prometheus:
     """Its HTTP API."""
@@ -308,7 +311,7 @@ def test_every_rule_is_evaluated_and_no_alert_is_about_a_mesh_that_is_well(prome
         (rule["name"], rule.get("lastError")) for rule in evaluated() if rule["health"] != "ok"
     ]
     assert len(evaluated()) == len(monitoring.rules("alert")) + len(monitoring.rules("record"))
-    assert [rule["name"] for rule in evaluated() if rule.get("state") == "firing"] == []
+    assert {rule["name"] for rule in evaluated() if rule.get("state") == "firing"} <= PROVOKED
 
 
 def test_what_istio_alone_has_is_named_with_a_reason(prometheus: Prometheus) -> None:
@@ -326,3 +329,19 @@ def test_the_variables_of_the_dashboards_have_values(prometheus: Prometheus) -> 
                 found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
                 assert found
                 assert prometheus.get(f"/api/v1/label/{found[2]}/values", **{"match[]": found[1]})
+
+
+def test_the_operator_tells_who_leads_and_how_it_works(prometheus: Prometheus, shop: Product) -> None:
+    def by_pod(expression: str) -> dict[str, float]:
+        return {each["metric"]["pod"]: float(each["value"][1]) for each in prometheus.query(expression)}
+
+    leader = shop.leader()
+    leads = by_pod('leader_election_master_status{name="meshwright"}')
+    assert leads == {pod: float(pod == leader) for pod in pods(shop, "-n", NAMESPACE)}
+    assert 0 <= by_pod("meshwright_watch_silence_seconds")[leader] < 90  # a bookmark comes each minute
+    assert 0 < by_pod("meshwright_start_to_first_reconcile_seconds")[leader] < 120
+    done, timed = (
+        by_pod(f"sum by (pod) ({series})")[leader]
+        for series in ("meshwright_reconcile_total", "meshwright_reconcile_duration_seconds_count")
+    )
+    assert 0 < done <= timed + 4  # as many as there are workers may be between the two
