@@ -147,7 +147,7 @@ async def test_an_istiod_that_still_runs_keeps_the_rest(op: Operator, mesh: Mesh
     await installed(op, mesh, *istiods)
     left = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "istio-ca-crl", "namespace": mesh.namespace}}
     kept = {each["kind"] for each in mesh.objects()} - {
-        "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "Deployment",
+        "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "Deployment", "HorizontalPodAutoscaler",
     }  # fmt: skip
     mesh.cluster.create(left)
     mesh.cluster.delete(mesh.path)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from api.world import WEBHOOKS, Json, Mesh, Operator, Sent, path_of_item
+from api.world import DECLARED, WEBHOOKS, Json, Mesh, Operator, Sent, path_of_item
 from meshwright.mesh.ownership import fields_of, owners
 
 REPLICAS = ("spec", "replicas")
 
 
-# -- replicas of istiod
+# -- replicas of istiod that are ours, until an autoscaler of somebody else comes
 
 
 class Replicas:
@@ -45,12 +45,12 @@ class Replicas:
         return note
 
 
-def autoscaler(mesh: Mesh, **target: str) -> Json:
+def autoscaler(mesh: Mesh, *, named: str = "istiod", **target: str) -> Json:
     reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": mesh.names.istiod, **target}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": "istiod", "namespace": mesh.namespace},
+        "metadata": {"name": named, "namespace": mesh.namespace},
         "spec": {"minReplicas": 1, "maxReplicas": 9, "scaleTargetRef": reference},
     }
 
@@ -69,7 +69,7 @@ async def settled(op: Operator, mesh: Mesh) -> None:
 
 
 async def test_an_autoscaler_comes_and_goes(op: Operator, mesh: Mesh) -> None:
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     replicas = Replicas(op, mesh)
     assert (replicas.now, replicas.owners, replicas.note) == (2, ["meshwright"], None)
@@ -109,7 +109,7 @@ async def test_an_autoscaler_that_was_there_first(op: Operator, mesh: Mesh) -> N
     """istiod is born with the replicas of its size, and they are the autoscaler's from then on."""
     mesh.cluster.make_namespace(mesh.namespace)
     mesh.cluster.create(autoscaler(mesh))
-    mesh.create(controlPlane={"size": "Medium"})
+    mesh.create(controlPlane={"size": "Medium", **DECLARED})
     await op.install(mesh)
     replicas = Replicas(op, mesh)
     assert (replicas.now, replicas.owners, replicas.note) == (3, ["meshwright-birth"], "autoscaled")
@@ -125,7 +125,7 @@ async def test_an_autoscaler_that_was_there_first(op: Operator, mesh: Mesh) -> N
 
 async def test_an_autoscaler_that_comes_while_we_look(op: Operator, mesh: Mesh) -> None:
     """What it has scaled meanwhile is not taken back on the word of a look from before it was there."""
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     replicas = Replicas(op, mesh)
     write_seen = op.wire.after
@@ -143,7 +143,7 @@ async def test_an_autoscaler_that_comes_while_we_look(op: Operator, mesh: Mesh) 
 
 
 async def test_an_autoscaler_that_scales_while_its_field_is_handed_over(op: Operator, mesh: Mesh) -> None:
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     mesh.cluster.create(autoscaler(mesh))
     replicas = Replicas(op, mesh)
@@ -162,7 +162,7 @@ async def test_an_autoscaler_that_scales_while_its_field_is_handed_over(op: Oper
 
 @pytest.mark.parametrize("other", [{"name": "somebody-elses"}, {"kind": "StatefulSet"}])
 async def test_an_autoscaler_of_something_else(op: Operator, mesh: Mesh, other: dict[str, str]) -> None:
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     mesh.cluster.create(autoscaler(mesh, **other))
     scale(mesh, 5, "kubectl")
@@ -173,7 +173,7 @@ async def test_an_autoscaler_of_something_else(op: Operator, mesh: Mesh, other: 
 
 async def test_more_of_a_size_while_an_autoscaler_decides(op: Operator, mesh: Mesh) -> None:
     """The rest of the row counts at once; its replicas when the autoscaler is gone."""
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     mesh.cluster.create(autoscaler(mesh))
     await settled(op, mesh)
@@ -192,13 +192,118 @@ async def test_more_of_a_size_while_an_autoscaler_decides(op: Operator, mesh: Me
 
 async def test_replicas_by_hand(op: Operator, mesh: Mesh) -> None:
     """Without an autoscaler they are ours, whichever way they went."""
-    mesh.create()
+    mesh.create(controlPlane=DECLARED)
     await op.install(mesh)
     replicas = Replicas(op, mesh)
     for number in (7, 0):
         scale(mesh, number, "kubectl")
         await settled(op, mesh)
         assert (replicas.now, replicas.owners) == (2, ["meshwright"])
+
+
+# -- replicas that an autoscaler of ours decides
+
+
+def bounds(mesh: Mesh) -> tuple[int, int]:
+    spec = mesh.cluster.must_get(mesh.autoscaler_path)["spec"]
+    return spec["minReplicas"], spec["maxReplicas"]
+
+
+async def test_by_default_an_autoscaler_of_ours_decides(op: Operator, mesh: Mesh) -> None:
+    """istiod is born with the replicas of its size; what the autoscaler makes of them is not taken back."""
+    mesh.create()
+    await op.install(mesh)
+    replicas = Replicas(op, mesh)
+    assert (replicas.now, replicas.owners, replicas.note) == (2, ["meshwright-birth"], "autoscaled")
+    assert bounds(mesh) == (2, 4)
+    spec = mesh.cluster.must_get(mesh.autoscaler_path)["spec"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": mesh.names.istiod}
+    (metric,) = spec["metrics"]
+    target = {"type": "AverageValue", "averageValue": "1600m"}  # 80 % of the limit of 2 CPUs
+    assert metric == {"type": "Resource", "resource": {"name": "cpu", "target": target}}
+    for number in (4, 3):
+        scale(mesh, number, "kube-controller-manager")
+        for each in (op, Operator.start(op.wire)):
+            await settled(each, mesh)
+            assert (replicas.now, replicas.owners) == (number, ["kube-controller-manager"])
+    mesh.istiod_becomes_available()
+    await op.reconcile(mesh)
+    assert mesh.condition()["reason"] == "Installed"
+
+
+async def test_an_autoscaler_of_ours_that_somebody_edits_or_deletes(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    before = mesh.cluster.must_get(mesh.autoscaler_path)["spec"]
+    for patch in (
+        {"minReplicas": 1, "maxReplicas": 99},
+        {"metrics": None},
+        {"scaleTargetRef": {"name": "somebody-elses"}},
+    ):
+        mesh.cluster.merge(mesh.autoscaler_path, {"spec": patch})
+        await settled(op, mesh)
+        assert mesh.cluster.must_get(mesh.autoscaler_path)["spec"] == before
+    replicas = Replicas(op, mesh)
+    scale(mesh, 4, "kube-controller-manager")
+    mesh.cluster.delete(mesh.autoscaler_path)
+    await settled(op, mesh)
+    assert mesh.cluster.must_get(mesh.autoscaler_path)["spec"] == before
+    assert (replicas.now, replicas.note) == (4, "autoscaled")
+
+
+async def test_bounds_follow_the_size_and_what_is_set(op: Operator, mesh: Mesh) -> None:
+    mesh.create()
+    await op.install(mesh)
+    replicas = Replicas(op, mesh)
+    for plane, expected in (
+        ({"size": "Medium"}, (3, 6)),
+        ({"autoscaling": {"minReplicas": 4}}, (4, 8)),
+        ({"autoscaling": {"maxReplicas": 5}}, (4, 5)),
+        ({"autoscaling": None, "size": "Large"}, (5, 10)),
+    ):
+        mesh.change(controlPlane=plane)
+        await settled(op, mesh)
+        assert bounds(mesh) == expected
+        assert (replicas.now, replicas.note) == (2, "autoscaled")  # the autoscaler keeps its bounds, not we
+
+
+async def test_an_autoscaler_of_somebody_else_takes_the_place_of_ours(op: Operator, mesh: Mesh) -> None:
+    """Two would pull in two directions. Ours goes, and the replicas stay through all of it."""
+    mesh.create()
+    await op.install(mesh)
+    replicas = Replicas(op, mesh)
+    scale(mesh, 4, "kube-controller-manager")
+    theirs = mesh.cluster.create(autoscaler(mesh, named="theirs")).body
+    for each in (op, Operator.start(op.wire)):
+        await settled(each, mesh)
+        assert mesh.cluster.get(mesh.autoscaler_path) is None
+        assert (replicas.now, replicas.owners, replicas.note) == (4, ["kube-controller-manager"], "autoscaled")
+    found = mesh.cluster.must_get(path_of_item(theirs))["metadata"]["resourceVersion"]
+    assert found == theirs["metadata"]["resourceVersion"]
+
+    mesh.cluster.delete(path_of_item(theirs))
+    await settled(op, mesh)
+    assert bounds(mesh) == (2, 4)
+    assert (replicas.now, replicas.note) == (4, "autoscaled")
+    assert set(replicas.seen[1:]) <= {4}
+
+
+async def test_our_autoscaler_is_switched_off_and_on(op: Operator, mesh: Mesh) -> None:
+    """What it added stays: to switch it off is no word about the replicas."""
+    mesh.create()
+    await op.install(mesh)
+    replicas = Replicas(op, mesh)
+    scale(mesh, 4, "kube-controller-manager")
+    mesh.change(controlPlane=DECLARED)
+    await settled(op, mesh)
+    assert mesh.cluster.get(mesh.autoscaler_path) is None
+    assert (replicas.now, replicas.note) == (4, "4/size 2")
+    assert "meshwright" in replicas.owners
+    mesh.change(controlPlane={"autoscaling": {"enabled": True}})
+    await settled(op, mesh)
+    assert bounds(mesh) == (2, 4)
+    assert (replicas.now, replicas.note) == (4, "autoscaled")
+    assert "meshwright" not in replicas.owners
 
 
 # -- webhooks
@@ -235,10 +340,12 @@ async def test_a_birth_leaves_nothing_but_what_it_is_for(op: Operator, mesh: Mes
     policy: Json = {'k:{"name":"rev.validation.istio.io"}': {"f:failurePolicy": {}}}
     assert owned_by(validator, "meshwright-birth") == {"f:webhooks": policy}
     assert "f:failurePolicy" not in str(fields_of(validator, "meshwright"))
+    deployment = mesh.cluster.must_get(mesh.deployment_path)
+    assert owned_by(deployment, "meshwright-birth") == {"f:spec": {"f:replicas": {}}}
     for item in mesh.objects():
         managers = {each["manager"] for each in item["metadata"]["managedFields"]}
-        if item["kind"] != "ValidatingWebhookConfiguration":
-            assert "meshwright-birth" not in managers, item["kind"]
+        born = item["kind"] in ("Deployment", "ValidatingWebhookConfiguration")
+        assert ("meshwright-birth" in managers) == born, item["kind"]
         if item["kind"] not in ("Namespace", "Secret"):
             assert "meshwright" in managers
         assert "f:caBundle" not in str(fields_of(item, "meshwright"))

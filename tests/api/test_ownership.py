@@ -30,7 +30,11 @@ LEAST: dict[str, Json] = {
     "ClusterRole": {},
     "ClusterRoleBinding": {"roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}},
     "ConfigMap": {},
+    "DaemonSet": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
     "Deployment": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
+    "HorizontalPodAutoscaler": {
+        "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "stray"}},
+    },
     "MutatingWebhookConfiguration": {"webhooks": [WEBHOOK]},
     "PeerAuthentication": {"spec": {}},
     "PodDisruptionBudget": {"spec": {"maxUnavailable": 1}},
@@ -73,7 +77,9 @@ def version(cluster: Cluster, item: Json) -> str:
 
 
 async def test_every_object_says_whose_it_is(op: Operator, mesh: Mesh) -> None:
-    mesh.create(meshID="payments", trustDomain="example.org")
+    mesh.create(
+        meshID="payments", trustDomain="example.org", dataPlane={"cni": "Enabled"}, gateways=[{"name": "ingress"}]
+    )
     await op.install(mesh)
     ours = labels_of(mesh) | {"meshwright.dev/mesh-id": "payments"}
     written = {path_of_item(item): item for item in mesh.objects()}
@@ -167,7 +173,7 @@ async def test_nothing_is_pruned_while_the_mesh_is_on_its_way(op: Operator, mesh
 
 
 async def test_an_object_of_somebody_else_in_each_of_our_places(op: Operator, mesh: Mesh) -> None:
-    mesh.create()
+    mesh.create(dataPlane={"cni": "Enabled"})
     await op.install(mesh)
     for kind, item in {item["kind"]: item for item in owned(mesh)}.items():
         theirs = least(Key.of(item), labels={"team": "theirs"})

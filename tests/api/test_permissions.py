@@ -175,7 +175,7 @@ class Account:
 
 def names(message: str, permission: Permission) -> bool:
     """Whether the API server's words name the verb and the resource: as what one may not do, or may not grant."""
-    verb, group, resource = permission
+    group, resource, verb = permission
     plain = f'cannot {verb} resource "{resource}" in API group "{group}"'
     grant = rf'\{{APIGroups:\["{group}"\], Resources:\["{re.escape(resource)}"\], Verbs:\[[^]]*"{re.escape(verb)}"'
     return plain in message or ("attempting to grant" in message and bool(re.search(grant, message)))

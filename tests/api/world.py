@@ -40,12 +40,7 @@ BUNDLE = base64.b64encode(b"the CA of istiod").decode()  # what istiod writes in
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 OPERATOR_NAMESPACE = "meshwright-system"
 VERSION = "1.31.4"
-RBAC = "rbac.authorization.k8s.io/v1"
 MESH_LABEL = "meshwright.dev/mesh"
-API_VERSIONS = {
-    "deployment": "apps/v1", "service": "v1", "serviceaccount": "v1", "role": RBAC, "rolebinding": RBAC,
-    "horizontalpodautoscaler": "autoscaling/v2", "poddisruptionbudget": "policy/v1",
-}  # fmt: skip
 # A control plane whose replicas we declare; by default they are an autoscaler's.
 DECLARED: dict[str, Any] = {"autoscaling": {"enabled": False}}
 
@@ -291,13 +286,22 @@ class Mesh:
         """What the Deployment controller writes when all pods of istiod are made, and so many of them (all) ready."""
         self._becomes_available(self.deployment_path, available)
 
-    def gateway_becomes_available(self, name: str, namespace: str = "", available: int | None = None) -> None:
-        """The same for a gateway."""
-        self._becomes_available(self.gateway_path("deployment", name, namespace), available)
+    def gateways_become_available(self, available: int | None = None) -> None:
+        """The same for all gateways."""
+        for each in self.cluster.list("/apis/apps/v1/deployments", f"{MESH_LABEL}={self.name}"):
+            if each["metadata"]["labels"]["meshwright.dev/component"] == "gateway":
+                self._becomes_available(path_of_item(each), available)
 
-    def gateway_path(self, kind: str, name: str, namespace: str = "") -> str:
-        """Of the Deployment of a gateway, its Service and what else it consists of."""
-        return path_of(API_VERSIONS[kind], kind, namespace or self.namespace, name)
+    def agents_become_ready(self, nodes: int = 1) -> None:
+        """What the DaemonSet controller writes when istio-cni runs on so many nodes."""
+        for each in self.cluster.list("/apis/apps/v1/daemonsets", f"{MESH_LABEL}={self.name}"):
+            counts = ("desiredNumberScheduled", "currentNumberScheduled", "updatedNumberScheduled", "numberReady")
+            status = {
+                "observedGeneration": each["metadata"]["generation"], "numberMisscheduled": 0,
+                **dict.fromkeys(counts, nodes),
+            }  # fmt: skip
+            path = f"{path_of_item(each)}/status"
+            self.cluster.merge(path, {"status": status}, manager="kube-controller-manager")
 
     def _becomes_available(self, path: str, available: int | None) -> None:
         deployment = self.cluster.must_get(path)
@@ -328,6 +332,9 @@ class Mesh:
         self.cluster.delete(self.deployment_path)
         for name in (self.names.validating_webhook, "istiod-default-validator"):
             self.cluster.delete(f"{WEBHOOKS}/validatingwebhookconfigurations/{name}")
+        for kind in ("clusterroles", "clusterrolebindings"):  # of istio-cni, of which there is one
+            for each in self.cluster.list(f"/apis/rbac.authorization.k8s.io/v1/{kind}", f"{MESH_LABEL}={self.name}"):
+                self.cluster.delete(path_of_item(each))
 
 
 def accepted_by_the_server(cluster: Cluster, manifest: Json) -> bool:
@@ -428,13 +435,19 @@ class Operator:
         mesh.istiod_becomes_available()
         await self.reconcile(mesh)
         mesh.istiod_writes_its_ca()
+        mesh.agents_become_ready()
+        mesh.gateways_become_available()
         await self.reconcile(mesh)
         assert mesh.condition()["reason"] == "Installed", mesh.condition()
 
     async def repair(self, mesh: Mesh) -> None:
         """Until a mesh that something was done to is as declared again."""
         await self.reconcile(mesh)
-        for turn in (mesh.istiod_becomes_available, mesh.istiod_writes_its_ca):
+        turns = (
+            mesh.istiod_becomes_available, mesh.istiod_writes_its_ca, mesh.agents_become_ready,
+            mesh.gateways_become_available,
+        )  # fmt: skip
+        for turn in turns:
             if mesh.condition()["reason"] != "Installed":
                 turn()
                 await self.reconcile(mesh)

@@ -16,6 +16,7 @@ from meshwright.api.conditions import (
     REASONS,
     RECONCILING,
     STALLED,
+    TYPES,
     Part,
 )
 from meshwright.api.meshinstall import (
@@ -124,9 +125,9 @@ def _conditions(attempt: Attempt, finding: Finding, now: dt.datetime) -> list[Co
         )
         for kind, status, reason, text in wanted
     ]
-    types = {each.type for each in looked}
     # A part that was not looked at stays as it was, for the generation that it was about.
-    return looked + [before[part.type] for part in PARTS if part.type not in types]
+    known = before | {each.type: each for each in looked}
+    return [known[kind] for kind in TYPES]
 
 
 def _parts(attempt: Attempt, finding: Finding) -> Iterator[tuple[str, str, str, str]]:
