@@ -252,6 +252,7 @@ async def test_an_autoscaler_of_ours_that_somebody_edits_or_deletes(op: Operator
 
 
 async def test_bounds_follow_the_size_and_what_is_set(op: Operator, mesh: Mesh) -> None:
+    """What is below them is raised at once, and stays the autoscaler's: it leaves alone what was scaled to nothing."""
     mesh.create()
     await op.install(mesh)
     replicas = Replicas(op, mesh)
@@ -260,11 +261,23 @@ async def test_bounds_follow_the_size_and_what_is_set(op: Operator, mesh: Mesh) 
         ({"autoscaling": {"minReplicas": 4}}, (4, 8)),
         ({"autoscaling": {"maxReplicas": 5}}, (4, 5)),
         ({"autoscaling": None, "size": "Large"}, (5, 10)),
+        ({"size": "Small"}, (2, 4)),  # down again is the autoscaler's to do
     ):
         mesh.change(controlPlane=plane)
-        await settled(op, mesh)
+        await raised(op, mesh)
         assert bounds(mesh) == expected
-        assert (replicas.now, replicas.note) == (2, "autoscaled")  # the autoscaler keeps its bounds, not we
+        assert replicas.now == max(expected[0], replicas.seen[-1])
+        assert (replicas.owners, replicas.note) == (["meshwright-birth"], "autoscaled")
+    assert replicas.seen == sorted(replicas.seen)
+    scale(mesh, 0, "kubectl")
+    await raised(op, mesh)
+    assert (replicas.now, replicas.owners, replicas.note) == (2, ["meshwright-birth"], "autoscaled")
+
+
+async def raised(op: Operator, mesh: Mesh) -> None:
+    """Settled, after a look at which replicas are raised that are handed back at the next."""
+    await op.reconcile(mesh)
+    await settled(op, mesh)
 
 
 async def test_an_autoscaler_of_somebody_else_takes_the_place_of_ours(op: Operator, mesh: Mesh) -> None:
