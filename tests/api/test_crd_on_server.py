@@ -356,7 +356,7 @@ def test_environment_that_cannot_be_set(mesh: Mesh, variables: dict[str, str], w
         ({"meshConfig": {"accessLogFil": "/dev/stdout"}}, "InvalidSpec", "accessLogFile"),
         ({"meshConfig": {"defaultConfig": {"concurrency": "two"}}}, "InvalidSpec", "defaultConfig.concurrency"),
         ({"dataPlane": {"certificateTTL": "1s"}}, "InvalidSpec", "certificateTTL"),
-        (gateways({"name": "istiod"}) | {"revision": None}, "InvalidSpec", "is istiod's or istio-cni's own: choose another one"),
+        (gateways({"name": "istiod"}) | {"revision": None}, "InvalidSpec", "is istiod's or istio-cni's own"),
         (gateways({"name": "a", "labels": {"app": "b"}}), "InvalidSpec", "labels.app follows from other fields"),
         (
             gateways({"name": "a", "replicas": 1, "podDisruptionBudget": {"minAvailable": 1}}),

@@ -98,7 +98,7 @@ async def interrupted_install(wire: Wire, mesh: Mesh, number: int, *, sent: bool
     return killed
 
 
-WRITES = 32  # a few more than an install has
+WRITES = 40  # a few more than an install has
 
 
 @pytest.mark.parametrize(

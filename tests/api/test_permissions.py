@@ -30,13 +30,14 @@ from api.world import (
 from meshes import rendered
 from meshwright.api.errors import Forbidden
 from meshwright.cluster.kinds import (
-    AUTOSCALER,
     CRD,
+    DAEMON_SET,
     EVENT,
     GATEWAY_CLASS,
     LEASE,
     MESH_INSTALL,
     NAMESPACE,
+    NODE,
     OWNED,
     POD,
     SECRET,
@@ -197,8 +198,11 @@ def account(cluster: Cluster) -> Iterator[Account]:
 
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster, account: Account) -> Iterator[Mesh]:
-    """A mesh that one life of the operator has made; each test is another life, and leaves it whole."""
-    mesh = Mesh.fresh(cluster).create()
+    """A mesh that one life of the operator has made; each test is another life, and leaves it whole.
+
+    With something of every kind, and so with istio-cni.
+    """
+    mesh = Mesh.fresh(cluster).create(dataPlane={"cni": "Enabled"})
     account.bind(mesh.namespace)
 
     async def install() -> None:
@@ -232,10 +236,14 @@ async def refused(op: Operator, mesh: Mesh, missing: Permission) -> None:
     assert not again.failed  # it is somebody else's move
 
 
+# What was made again has yet to come up.
+GOING_ON = {"Installed", "Progressing", "WebhooksNotTrusted", "CNINotReady"}
+
+
 async def goes_on(op: Operator, mesh: Mesh) -> None:
     again = await op.reconcile(mesh)
     assert again
-    assert mesh.condition()["reason"] in {"Installed", "Progressing"}, mesh.condition()
+    assert mesh.condition()["reason"] in GOING_ON, mesh.condition()
 
 
 # -- enough
@@ -288,9 +296,7 @@ LOOK = [
     *(of(kind, verb) for kind in OWNED for verb in ("get", "list", "patch")),
     *(of(CRD, verb) for verb in ("get", "list", "patch")),
     *(of(NAMESPACE, verb) for verb in ("get", "patch")),
-    of(POD, "list"),
-    of(AUTOSCALER, "list"),
-    of(MESH_INSTALL, "list"),
+    *(of(kind, "list") for kind in (POD, NAMESPACE, MESH_INSTALL)),
 ]
 
 
@@ -343,17 +349,74 @@ async def test_a_namespace_that_it_may_not_create(account: Account, mesh: Mesh) 
             await refused(op, mesh, of(NAMESPACE, "create"))
 
 
+async def test_nodes_that_it_may_not_list(account: Account, mesh: Mesh) -> None:
+    """They are looked at while a size is decided, and before anything is written."""
+    mesh.create()
+    account.bind(mesh.namespace)
+    async with operator(account.kubeconfig) as op:
+        with account.without(of(NODE, "list")):
+            await refused(op, mesh, of(NODE, "list"))
+            assert op.wire.writes() == []
+        await op.install(mesh)
+        with account.without(of(NODE, "list")):
+            await goes_on(op, mesh)  # as declared, it needs to know of none
+            mesh.change(controlPlane={"size": "Medium"})
+            await refused(op, mesh, of(NODE, "list"))
+
+
+# -- one less: asking what runs
+
+ASK = (of(POD, "get", "proxy"), of(POD, "get", "portforward"), of(POD, "create", "portforward"))
+
+
+@pytest.mark.parametrize("missing", ASK, ids=str)
+async def test_an_istiod_that_it_may_not_ask(
+    cluster: Cluster, account: Account, installed: Mesh, missing: Permission
+) -> None:
+    """Nothing is known then of what istiod runs, and that is said; it is no reason to stop."""
+    pod = istiod_pod(installed)
+    cluster.create(pod)
+
+    async def answers(*_: object, **__: object) -> bytes:
+        return b""
+
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "podIP": "192.0.2.1"}}
+    cluster.merge(f"{path_of_item(pod)}/status", ready)
+    async with operator(account.kubeconfig) as op:
+        if missing.resource != "pods/proxy":
+            op.wire.proxied = answers  # type: ignore[method-assign]  # there is no istiod that could
+        with account.without(missing, namespace=installed.namespace):
+            await goes_on(op, installed)
+            accepted = installed.condition("ConfigurationAccepted")
+            assert (accepted["status"], accepted["reason"]) == ("Unknown", "NotObserved")
+            assert names(accepted["message"], missing), accepted["message"]
+    cluster.delete(path_of_item(pod))
+
+
+def istiod_pod(mesh: Mesh) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "istiod-0", "namespace": mesh.namespace, "labels": mesh.names.pod_labels},
+        "spec": {
+            "serviceAccountName": mesh.names.istiod, "nodeName": "nowhere",
+            "containers": [{"name": "discovery", "image": "pilot"}],
+        },
+    }  # fmt: skip
+
+
 # -- one less: taking away what is wanted no more
 
 
-def stray(mesh: Mesh, kind: Kind) -> Json:
-    """An object of the mesh that nothing renders (any more)."""
-    (like, *_) = own_objects(mesh, kind)
-    labels = {name: text for name, text in like["metadata"]["labels"].items() if "meshwright" in text + name}
+def stray(mesh: Mesh, kind: Kind, *, like: Mesh | None = None) -> Json:
+    """An object of the mesh that nothing renders (any more), made after one of the mesh `like`, or its own."""
+    (model, *_) = own_objects(like or mesh, kind)
+    labels = {name: text for name, text in model["metadata"]["labels"].items() if "meshwright" in text + name}
+    labels |= {"meshwright.dev/mesh": mesh.name}
     metadata = {"name": f"stray-{mesh.name}", "labels": labels}
-    if "namespace" in like["metadata"]:
+    if "namespace" in model["metadata"]:
         metadata["namespace"] = mesh.namespace
-    body = {name: value for name, value in like.items() if name not in {"metadata", "status", "webhooks"}}
+    body = {name: value for name, value in model.items() if name not in {"metadata", "status", "webhooks"}}
     if kind.kind == "Service":
         body["spec"] = {"ports": [{"port": 80}]}
     return {**body, "metadata": metadata}
@@ -473,6 +536,7 @@ async def test_a_removal_without_a_verb(cluster: Cluster, account: Account, inst
     async with operator(account.kubeconfig) as op:
         await op.install(mesh)
         what_istiod_leaves(cluster, mesh)
+        cluster.create(stray(mesh, DAEMON_SET, like=installed))  # istio-cni is the other mesh's
         cluster.delete(mesh.path)
         for missing, namespace in rows:
             role = {mesh.namespace: (IN_MESH,), OPERATOR_NAMESPACE: (IN_OPERATOR,)}.get(namespace, ROLES)
@@ -584,7 +648,7 @@ async def test_what_it_cannot_grant_is_named(cluster: Cluster, account: Account,
 @pytest.mark.parametrize(
     ("kind", "role", "one"),
     [
-        ("ClusterRole", ISTIODS, Permission("", "nodes", "list")),
+        ("ClusterRole", ISTIODS, Permission("", "nodes", "watch")),
         ("Role", IN_MESH, Permission("networking.istio.io", "gateways", "create")),
     ],
     ids=["ClusterRoles", "Role"],
@@ -617,6 +681,8 @@ TESTED_ALONE = {
     of(MESH_INSTALL, "patch", "status"),
     of(EVENT, "create"),
     *(of(kind, "create") for kind in (CRD, NAMESPACE)),
+    of(NODE, "list"),
+    of(POD, "get", "proxy"),
 }
 NOT_TESTED = {of(MESH_INSTALL, "watch")}  # kopf's
 
@@ -632,6 +698,6 @@ def test_every_verb_in_a_namespace_is_tested_or_istiods() -> None:
     istiods = {each for one in rendered() if one.key.kind == "Role" for each in in_rules(one.manifest["rules"])}
     removal = {of(LEASE, "delete"), of(SECRET, "delete")}
     trust = {of(SECRET, verb) for verb in ("get", "create", "update")}
-    assert permissions(IN_MESH) - istiods <= removal | trust
+    assert permissions(IN_MESH) - istiods <= removal | trust | {*ASK}
     election = {of(LEASE, verb) for verb in ("get", "create", "update")}
     assert permissions(IN_OPERATOR) == election | trust - {of(SECRET, "update")} | {of(SECRET, "delete")}

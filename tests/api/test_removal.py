@@ -8,9 +8,9 @@ from api.world import CRDS, Mesh, Operator, Sent
 from meshwright.api.errors import Unreachable
 
 ORDER = [
-    "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "Deployment", "PeerAuthentication",
-    "PodDisruptionBudget", "Service", "ConfigMap", "ConfigMap", "ClusterRoleBinding", "ClusterRoleBinding",
-    "ClusterRole", "ClusterRole", "RoleBinding", "Role", "ServiceAccount",
+    "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "HorizontalPodAutoscaler", "Deployment",
+    "PeerAuthentication", "PodDisruptionBudget", "Service", "ConfigMap", "ConfigMap", "ClusterRoleBinding",
+    "ClusterRoleBinding", "ClusterRole", "ClusterRole", "RoleBinding", "Role", "ServiceAccount",
 ]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ async def test_a_spec_that_does_not_fit_can_be_deleted(op: Operator, mesh: Mesh)
     assert mesh.cluster.get(mesh.path) is None
 
 
-@pytest.mark.parametrize("number", [1, 2, 6, 16])
+@pytest.mark.parametrize("number", [1, 2, 6, 17])
 async def test_interrupted(op: Operator, second_op: Operator, mesh: Mesh, number: int) -> None:
     """Stopped at any delete, the finalizer holds the MeshInstall until another life has done the rest."""
     mesh.create()

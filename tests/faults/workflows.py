@@ -143,7 +143,7 @@ async def renewal(world: World) -> None:
     await world.installed()
 
 
-@workflow(installed={})
+@workflow(installed={"controlPlane": {"autoscaling": {"enabled": False}}})
 async def autoscaler(world: World) -> None:
     names = world.mesh.names
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": names.istiod}
