@@ -45,7 +45,7 @@ unit: venv
 
 test-api: venv prereqs ## against a real kube-apiserver and etcd
 	@$(TESTBED) build
-	@timeout --kill-after=30 1500 $(BIN)/pytest -q tests/api
+	@timeout --kill-after=30 2100 $(BIN)/pytest -q tests/api
 
 campaign: venv prereqs ## a thousand random transitions of a mesh on a real kube-apiserver, each settled and checked
 	@$(TESTBED) build
@@ -58,7 +58,7 @@ soak: venv prereqs ## ten thousand of them, and more crashes, refusals and lost 
 
 e2e: venv prereqs wheelhouse ## against a real cluster, istiod, Envoy and traffic
 	@$(TESTBED) build
-	@timeout --kill-after=60 1500 $(BIN)/pytest -v tests/e2e
+	@timeout --kill-after=60 1800 $(BIN)/pytest -v tests/e2e
 	@$(TESTBED) leftovers --name e2e
 
 bench: venv prereqs wheelhouse ## performance, beside what a user would pick instead (make bench ONLY=NAME for one)

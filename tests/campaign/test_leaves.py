@@ -199,7 +199,7 @@ ADDITIONS: dict[str, dict[str, Any]] = {
         f"{CONTAINER}/envFrom/-": {"configMapRef": {"name": "theirs"}},
         f"{CONTAINER}/ports/-": {"name": "extra", "containerPort": 9999},
         f"{CONTAINER}/livenessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
-        f"{CONTAINER}/lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}},
+        f"{CONTAINER}/lifecycle/postStart": {"exec": {"command": ["sleep", "1"]}},
         f"{CONTAINER}/resources/limits/ephemeral-storage": "1Gi",
         f"{CONTAINER}/securityContext/runAsUser": 1337,
         f"{CONTAINER}/securityContext/capabilities/add": ["NET_BIND_SERVICE"],
