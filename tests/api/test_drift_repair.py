@@ -76,10 +76,10 @@ async def test_every_edit_is_undone(op: Operator, mesh: Mesh) -> None:
         after = owned(mesh)[kind]
         assert comparable(after) == comparable(before[kind]), kind
         assert after["metadata"]["labels"] == before[kind]["metadata"]["labels"]
-        assert {**annotations(before[kind]), **annotations(after)} == annotations(after)
+        assert {**notes(before[kind]), **notes(after)} == notes(after)
 
 
-def annotations(item: Json) -> dict[str, str]:
+def notes(item: Json) -> dict[str, str]:
     """But for one by which the API server counts templates."""
     found: dict[str, str] = item["metadata"].get("annotations") or {}
     return {name: text for name, text in found.items() if name != "deprecated.daemonset.template.generation"}
