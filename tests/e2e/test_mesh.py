@@ -79,7 +79,8 @@ def test_the_mesh_is_ready_and_says_so(product: Product, mesh: str) -> None:
     assert product.condition(mesh, "Stalled")["status"] == "False"
     assert status["version"] == "1.31.4"
     assert status["clustersReady"] == "1/1"
-    assert status["clusters"][0]["controlPlane"] == {"replicas": 2, "readyReplicas": 2}
+    istiod = status["clusters"][0]["controlPlane"]
+    assert (istiod["replicas"], istiod["readyReplicas"], istiod["size"]) == (2, 2, "Small")
     header, row = product.kubectl("get", "mesh", mesh).splitlines()
     assert header.split() == ["NAME", "VERSION", "SIZE", "READY", "REASON", "PROXIES", "CLUSTERS", "AGE"]
     assert row.split()[1:5] == ["1.31.4", "Small", "True", "Installed"]
