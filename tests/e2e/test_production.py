@@ -91,10 +91,12 @@ def shop(product: Product, mesh: str, quickstart: Manifest) -> Iterator[Product]
     for name, namespace in (("caller", SPACE), ("visitor", OUTSIDE)):
         product.kubectl("-n", namespace, "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s", timeout=70)
     yield product
-    product.kubectl("delete", "namespace", SPACE, OUTSIDE, "--wait=false")
+    product.kubectl("delete", "namespace", SPACE, OUTSIDE, "--timeout=120s", timeout=130)
     product.apply(quickstart)
     assert eventually(lambda: not product.exists("deployment", "ingress", "-n", "istio-system"), seconds=60)
     product.wait_ready(mesh)
+    names = [each["metadata"]["name"] for each in gateway_api.crds()]
+    product.kubectl("delete", "crd", *names, "--ignore-not-found", "--timeout=60s", timeout=70)
 
 
 INGRESS = "http://ingress.istio-system.svc.cluster.local/"
