@@ -280,17 +280,21 @@ class Mesh:
         label = f"{MESH_LABEL}={self.name}"
         return [item for path in LOOKED_AT for item in self.cluster.list(path, label)]
 
+    def deployments(self) -> list[Json]:
+        """istiod's and the gateways'."""
+        return self.cluster.list("/apis/apps/v1/deployments", f"{MESH_LABEL}={self.name}")
+
     # -- in the place of others
 
     def istiod_becomes_available(self, available: int | None = None) -> None:
         """What the Deployment controller writes when all pods of istiod are made, and so many of them (all) ready."""
-        self._becomes_available(self.deployment_path, available)
+        self.becomes_available(self.deployment_path, available)
 
     def gateways_become_available(self, available: int | None = None) -> None:
         """The same for all gateways."""
-        for each in self.cluster.list("/apis/apps/v1/deployments", f"{MESH_LABEL}={self.name}"):
+        for each in self.deployments():
             if each["metadata"]["labels"]["meshwright.dev/component"] == "gateway":
-                self._becomes_available(path_of_item(each), available)
+                self.becomes_available(path_of_item(each), available)
 
     def agents_become_ready(self, nodes: int = 1) -> None:
         """What the DaemonSet controller writes when istio-cni runs on so many nodes."""
@@ -303,7 +307,8 @@ class Mesh:
             path = f"{path_of_item(each)}/status"
             self.cluster.merge(path, {"status": status}, manager="kube-controller-manager")
 
-    def _becomes_available(self, path: str, available: int | None) -> None:
+    def becomes_available(self, path: str, available: int | None = None) -> None:
+        """Of any Deployment."""
         deployment = self.cluster.must_get(path)
         count = deployment["spec"]["replicas"]
         status = {
@@ -480,6 +485,7 @@ async def operator(kubeconfig: Path) -> AsyncIterator[Operator]:
 
 # -- objects compared
 
+INJECTED = "meshwright.dev/injected"
 
 VOLATILE = (
     "uid",
@@ -506,6 +512,9 @@ def _canonical(mesh: Mesh, items: Iterable[Json]) -> Iterator[tuple[str, Json]]:
             item["data"] = sorted(item["data"])
         for name in ("clusterIP", "clusterIPs"):
             (item.get("spec") or {}).pop(name, None)
+        template = (item.get("spec") or {}).get("template") or {"metadata": {}}
+        if INJECTED in (notes := template["metadata"].get("annotations") or {}):
+            notes[INJECTED] = "a digest, also of the root"
         text = json.dumps({**item, "writers": writers}, sort_keys=True)
         root = (mesh.status["clusters"][0].get("trust") or {}).get("rootFingerprint", "")
         for word, stands_for in (

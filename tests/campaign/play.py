@@ -48,17 +48,20 @@ class Life:
 
 
 def play(mesh: Mesh) -> bool:
-    """What the Deployment's controller and istiod do when they have had the time; whether there was anything."""
-    deployment = mesh.cluster.get(mesh.deployment_path)
-    if deployment is None:
-        return False
+    """What the Deployments' controller and istiod do when they have had the time; whether there was anything."""
+    rolling = [each for each in mesh.deployments() if not is_rolled_out(each)]
+    for each in rolling:
+        mesh.becomes_available(path_of_item(each))
+    if mesh.cluster.get(mesh.deployment_path) is None:
+        return bool(rolling)
+    answers = [answer(mesh, mesh.injector_path, ()), answer(mesh, mesh.validator_path, ("failurePolicy",))]
+    return bool(rolling) or any(answers)
+
+
+def is_rolled_out(deployment: Json) -> bool:
     status, replicas = deployment.get("status") or {}, deployment["spec"]["replicas"]
     seen = (status.get("observedGeneration"), status.get("availableReplicas", 0), status.get("updatedReplicas", 0))
-    rolls_out = seen != (deployment["metadata"]["generation"], replicas, replicas)
-    if rolls_out:
-        mesh.istiod_becomes_available()
-    answers = [answer(mesh, mesh.injector_path, ()), answer(mesh, mesh.validator_path, ("failurePolicy",))]
-    return rolls_out or any(answers)
+    return seen == (deployment["metadata"]["generation"], replicas, replicas)
 
 
 def answer(mesh: Mesh, path: str, fields: tuple[str, ...]) -> bool:

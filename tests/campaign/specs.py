@@ -65,7 +65,9 @@ def mesh_config(rng: random.Random) -> Json:
         "accessLogFormat": any_text,
         "enablePrometheusMerge": lambda rng: rng.random() < 0.5,
         "outboundTrafficPolicy": lambda rng: {"mode": rng.choice(("ALLOW_ANY", "REGISTRY_ONLY"))},
-        "defaultProviders": lambda rng: {rng.choice(("metrics", "tracing")): ["prometheus", "x"][: rng.randint(0, 2)]},
+        "defaultProviders": lambda rng: {
+            rng.choice(("metrics", "accessLogging")): ["prometheus", "x"][: rng.randint(0, 2)]
+        },
         "defaultConfig": lambda rng: {
             "concurrency": rng.randint(0, 4),
             "proxyMetadata": {name: any_text(rng) for name in rng.sample(ENV, rng.randint(0, 2))},
@@ -79,6 +81,46 @@ def mesh_config(rng: random.Random) -> Json:
     return {name: choices[name](rng) for name in names}
 
 
+def budget(rng: random.Random) -> Json | None:
+    return rng.choice((None, {"maxUnavailable": 2}, {"minAvailable": 1}))
+
+
+def data_plane(rng: random.Random) -> Json | None:
+    choices: dict[str, Pick] = {
+        "sidecar": lambda rng: {
+            "resources": rng.choice(({}, {"limits": {"memory": "512Mi"}}, {"requests": {"cpu": "250m"}})),
+            "holdApplicationUntilProxyStarts": rng.random() < 0.5,
+            "nativeSidecars": rng.choice(("Auto", "Enabled", "Disabled")),
+            "logLevel": rng.choice(("warning", "debug")),
+        },
+        "imagePullSecrets": lambda rng: ["one", "two.example"][: rng.randint(0, 2)],
+        "deltaXDS": lambda rng: rng.random() < 0.5,
+        "certificateTTL": lambda rng: rng.choice(("12h", "24h", "1h30m")),
+        "certificateRenewalRatio": lambda rng: rng.choice((0.2, 0.5)),
+        "idleTimeout": lambda rng: rng.choice(("90s", "2h")),
+        "dnsRefreshRate": lambda rng: rng.choice(("500ms", "30s")),
+    }
+    return {name: choices[name](rng) for name in choices if rng.random() < 0.3} or None
+
+
+def observability(rng: random.Random) -> Json | None:
+    tracing = {"otlp": {"service": "jaeger.example", "port": 4317}, "samplingPercent": rng.choice((0, 0.5, 100))}
+    choices = {"prometheus": rng.random() < 0.5, "tracing": tracing}
+    return {name: value for name, value in choices.items() if rng.random() < 0.4} or None
+
+
+def gateways(rng: random.Random) -> list[Json]:
+    """With addresses that every mesh has alike: the ports of nodes are the cluster's to give."""
+    ports = [{"name": "https", "port": 443, "targetPort": 8443}, {"name": "tcp", "port": 31400}]
+    autoscaled: Json = {"name": "ingress", "service": {"type": "ClusterIP", "ports": ports[: rng.randint(1, 2)]}}
+    declared: Json = {
+        "name": "istio-egress", "type": "Egress", "autoscaling": {"enabled": False}, "replicas": rng.randint(2, 4),
+        "podDisruptionBudget": budget(rng) or {}, "labels": rng.choice(({}, {"team": "edge"})),
+        "service": {"annotations": rng.choice(({}, {"example.com/note": any_text(rng)}))},
+    }  # fmt: skip
+    return rng.sample([autoscaled, declared], rng.randint(0, 2))
+
+
 FIELDS: dict[tuple[str, ...], Pick] = {
     ("version",): lambda rng: rng.choice(("1.31.0", "1.31.3", "1.31.4", "1.31.12")),
     ("mtls",): lambda rng: rng.choice((None, "Permissive", "Strict")),
@@ -88,6 +130,11 @@ FIELDS: dict[tuple[str, ...], Pick] = {
     ("controlPlane", "image"): image,
     ("controlPlane", "resources"): resources,
     ("controlPlane", "env"): env,
+    ("controlPlane", "podDisruptionBudget"): budget,
+    ("controlPlane", "priorityClassName"): lambda rng: rng.choice((None, "system-node-critical")),
+    ("dataPlane",): data_plane,
+    ("observability",): observability,
+    ("gateways",): gateways,
 }
 
 

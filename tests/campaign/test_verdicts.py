@@ -44,6 +44,13 @@ NAMES = (
     "memory",
     "hub",
     "odd",
+    "replicas",
+    "minAvailable",
+    "minReplicas",
+    "namespace",
+    "type",
+    "nodePort",
+    "targetPort",
 )
 
 
@@ -77,8 +84,10 @@ def mutate(rng: random.Random, spec: Json) -> None:
             place[name] = copy.deepcopy(rng.choice(ODD))
 
 
-def maps_in(value: Json) -> list[Json]:
-    return [value, *(each for below in value.values() if isinstance(below, dict) for each in maps_in(below))]
+def maps_in(value: Any) -> list[Json]:
+    """Also those in lists."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [*([value] if isinstance(value, dict) else []), *(each for one in below for each in maps_in(one))]
 
 
 def accepted_by_the_operator(manifest: Json) -> bool:

@@ -21,7 +21,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from api.world import BUNDLE, NOW, VOLATILE, Cluster, Json, Mesh, Wire, path_of, path_of_item
+from api.world import BUNDLE, INJECTED, NOW, VOLATILE, Cluster, Json, Mesh, Wire, path_of, path_of_item
 from faults.life import Life, leading
 from faults.runner import PAUSE, until
 from meshwright.cluster.client import Client
@@ -311,8 +311,11 @@ class World:
             metadata.pop(name, None)
         if item["kind"] == SECRET.kind:
             item["data"] = sorted(item["data"])
+        spec = item.get("spec") or {}
         for name in ("clusterIP", "clusterIPs"):
-            (item.get("spec") or {}).pop(name, None)
+            spec.pop(name, None)
+        if item["kind"] == DEPLOYMENT.kind:
+            (spec["template"]["metadata"].get("annotations") or {}).pop(INJECTED, None)  # a digest, also of the root
         found: Json = json.loads(self._in_words(json.dumps({**item, "writers": writers}, sort_keys=True)))
         _without_times(found)
         return found
@@ -347,15 +350,16 @@ class World:
             return
         if self._pods and not pods:
             await self._starts()
-        if not _rolled_out(deployment):
-            await self._rolls_out(deployment)
+        for each in self.scene.list(DEPLOYMENT, self.mesh.namespace):  # and those of gateways
+            if not _rolled_out(each):
+                await self._rolls_out(each)
         await self._answers()
 
     async def _rolls_out(self, deployment: Json) -> None:
         count = deployment["spec"]["replicas"]
         counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count)
         status = {"observedGeneration": deployment["metadata"]["generation"], **counts}
-        path = f"{self.mesh.deployment_path}/status"
+        path = f"{path_of_item(deployment)}/status"
         await self.server.merge(path, {"status": status}, manager="kube-controller-manager")
 
     async def _starts(self) -> None:

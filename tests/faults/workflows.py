@@ -20,7 +20,7 @@ from api.world import CRDS, VERSION, Json, path_of_item
 from faults import runner
 from faults.runner import AT_ONCE, until
 from faults.scene import Scene, Stock, World, fresh_world
-from meshwright.cluster.kinds import CONFIG_MAP, kind_of
+from meshwright.cluster.kinds import CONFIG_MAP, DEPLOYMENT, kind_of
 
 Story = Callable[[World], Awaitable[None]]
 
@@ -162,6 +162,30 @@ async def autoscaler(world: World) -> None:
     await world.server.delete(path_of_item(scaler))
     world.look()
     await until(lambda: world.replicas_annotation == "4/size 2")
+    await world.installed()
+
+
+@workflow(installed={})
+async def our_own_autoscaler(world: World) -> None:
+    """What it added stays when it is switched off."""
+    scale = {"spec": {"replicas": 4}}
+    await world.server.merge(f"{world.mesh.deployment_path}/scale", scale, manager="horizontal-pod-autoscaler")
+    await until(lambda: world.replicas == 4)
+    await world.change(controlPlane={"autoscaling": {"enabled": False}})
+    await until(lambda: world.replicas_annotation == "4/size 2")
+    await world.installed()
+    await world.change(controlPlane={"autoscaling": {"enabled": True, "minReplicas": 5}})
+    await until(lambda: world.replicas == 5)
+    await world.installed()
+
+
+@workflow(installed={})
+async def gateways(world: World) -> None:
+    ingress = {"name": "ingress", "service": {"type": "ClusterIP"}}
+    await world.change(gateways=[ingress, {"name": "egress", "type": "Egress"}])
+    await world.installed()
+    await world.change(gateways=[{**ingress, "replicas": 4}])
+    await until(lambda: not world.has(DEPLOYMENT, "egress"))
     await world.installed()
 
 
