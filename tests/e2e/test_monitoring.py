@@ -250,7 +250,18 @@ def prometheus(backend: Backend, shop: Product, tmp_path_factory: pytest.TempPat
     ):
         assert eventually(lambda: process.poll() is not None or asked.ready(), seconds=60)
         assert process.poll() is None, (folder / "prometheus.log").read_text()
+        inject(shop)
         yield asked
+
+
+def inject(product: Product) -> None:
+    """An injection by an istiod that runs now: those that made the pods here may have been replaced since."""
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "never", "namespace": SHOP},
+        "spec": {"containers": [workloads.container()]},
+    }  # fmt: skip
+    made = product.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", stdin=json.dumps(pod))
+    assert made.strip() == "pod/never"
 
 
 def pods(product: Product, *arguments: str) -> set[str]:
