@@ -33,6 +33,7 @@ format: venv
 lint: venv
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python scripts/generate.py --check
+	@$(BIN)/python scripts/dashboards.py --check
 
 types: venv
 	@$(BIN)/mypy --no-error-summary
@@ -65,8 +66,9 @@ bench: venv prereqs wheelhouse ## performance, beside what a user would pick ins
 	@$(TESTBED) build
 	@PYTHONPATH=tests:. $(BIN)/python -m bench $(ONLY)
 
-generate: venv ## write crds/ and docs/reference/ from the code
+generate: venv ## write crds/, docs/reference/ and the dashboards from the code
 	@$(BIN)/python scripts/generate.py
+	@$(BIN)/python scripts/dashboards.py
 
 wheelhouse: venv ## the wheels that the image is made of, in dist/wheels
 	@$(BIN)/python scripts/wheelhouse.py

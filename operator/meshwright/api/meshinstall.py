@@ -248,7 +248,7 @@ class DataPlane(Model):
     idle_timeout: Duration | None = None
     """When an idle connection of a pool to an upstream is closed. Unset: 1h. Needs Istio 1.31."""
     dns_refresh_rate: Duration | None = None
-    """How often Envoy resolves the DNS names of ServiceEntries. Unset: 60s."""
+    """How often Envoy resolves the DNS names of ServiceEntries; a TTL in the answer comes first. Unset: 60s."""
 
 
 class GatewayPort(Model):
