@@ -255,11 +255,32 @@ def test_a_plan_of_what_runs_names_what_would_change() -> None:
     assert "plan" not in world.status
 
 
+def test_a_plan_leaves_what_is_said_of_what_runs() -> None:
+    world = World()
+    world.install()
+    known = world.status
+    world.declare(
+        mode="Plan", version="1.31.5", controlPlane={"size": "Medium"}, meshConfig={"accessLogFile": "/dev/stdout"}
+    )
+    world.reconcile()
+    assert world.status["plan"]["change"] > 0
+    assert (world.status["clusters"], world.status["version"]) == (known["clusters"], known["version"])
+    parts = {each["type"]: each["status"] for each in world.status["conditions"]}
+    assert parts == {**{each["type"]: each["status"] for each in known["conditions"]}, "Ready": "Unknown"}
+
+
 def test_what_is_paused_stays_as_it_is_until_it_is_applied_again() -> None:
     world = World()
     world.install()
     known = world.status["clusters"]
     world.declare(mode="Paused")
+    world.reconcile()
+    settled, broken = world.store.objects[DEPLOYMENT]["status"], {"availableReplicas": 0, "readyReplicas": 0}
+    for seen, expected in ((settled | broken, "False"), (settled, "True")):
+        world.store.edit(DEPLOYMENT, {"status": seen})
+        world.reconcile()
+        parts = {each["type"]: each["status"] for each in world.status["conditions"]}
+        assert parts["ControlPlaneReady"] == expected
     world.store.edit(SERVICE, {"spec": {"selector": {"app": "by hand"}}})
     world.reconcile()
     assert (world.ready["status"], world.ready["reason"]) == ("Unknown", "Paused")

@@ -63,8 +63,9 @@ def test_installed() -> None:
     assert [each["type"] for each in status["conditions"]] == list(TYPES)
     assert statuses(status) == dict.fromkeys(TYPES, "Unknown") | {
         "Ready": "True", "Reconciling": "False", "Stalled": "False",
+        "ControlPlaneReady": "True", "WebhooksConfigured": "True",  # seen, also when nothing was decided
     }  # fmt: skip
-    assert {each["reason"] for each in status["conditions"]} == {"Installed", NOT_OBSERVED}
+    assert {each["reason"] for each in status["conditions"]} == {"Installed", "Available", "Trusted", NOT_OBSERVED}
     assert status["clusters"] == [{
         "name": "primary", "ready": True, "kubernetesVersion": "v1.36.1", "proxies": 3, "proxyVersions": [],
         "controlPlane": {"replicas": 2, "readyReplicas": 2}, "objects": 0, "notReconciled": 0, "gateways": [],
@@ -342,7 +343,7 @@ def test_who_made_nothing_yet_counts_nobodys_proxies() -> None:
         ("UnsupportedVersion", "Apply", False, "1.30.9"),
         ("InvalidSpec", "Apply", False, "1.30.9"),
         ("ClusterUnreachable", "Apply", False, "1.30.9"),
-        ("Planned", "Plan", True, "1.30.9"),
+        ("Planned", "Plan", False, "1.30.9"),
         ("Paused", "Paused", False, "1.30.9"),
     ],
 )
@@ -450,7 +451,9 @@ def test_several_clusters_are_summed_up() -> None:
 def test_a_plan_is_told_in_the_mode_plan_alone() -> None:
     outcome = Outcome(created=2, changed=1, deleted=4, unchanged=3, objects=["create Service n/a"] * 25)
     finding = Finding("Planned", "words")
-    planned = report.status_of(attempt(mesh(mode="Plan"), outcomes={"primary": outcome}, finding=finding), now=NOW)
+    planned = report.status_of(
+        attempt(mesh(mode="Plan"), outcomes={}, planned={"primary": outcome}, finding=finding), now=NOW
+    )
     assert planned["plan"] == {
         "create": 2, "change": 1, "delete": 4, "unchanged": 3, "objects": ["create Service n/a"] * 20,
     }  # fmt: skip

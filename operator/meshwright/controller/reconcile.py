@@ -144,7 +144,8 @@ class Reconciler:
         if not plan and not any(plane.resize.nowhere for plane in desired.control_planes):
             await self._hold(observed.mesh)
         for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
-            attempt.planes[cluster.name] = plane
+            if not plan:
+                attempt.planes[cluster.name] = plane
             if plane.resize.nowhere and plane.resize.finding:
                 attempt.finding = plane.resize.finding
                 return
@@ -155,6 +156,9 @@ class Reconciler:
             if trust:
                 attempt.trusts[plane.cluster] = trust
             outcome = await self._applier.apply(render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed)
+            if plan:  # what runs is not judged by what is only thought of
+                attempt.planned[plane.cluster] = outcome
+                continue
             attempt.outcomes[plane.cluster] = outcome
             written = attempt.saw(after_writes(cluster, outcome.changed_to))
             replies = await self._inquiry.look(observed.mesh.name, plane, written, now=observed.now)
@@ -216,7 +220,7 @@ def _again_after(error: MeshwrightError) -> Again:
 
 
 def _planned(attempt: Attempt) -> Finding:
-    outcomes = attempt.outcomes.values()
+    outcomes = attempt.planned.values()
     created, changed, deleted = (sum(getattr(each, verb) for each in outcomes) for verb in VERBS)
     return Finding(
         "Planned", f"{created} objects would be created, {changed} changed and {deleted} deleted; see status.plan"

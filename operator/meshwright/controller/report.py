@@ -9,6 +9,7 @@ from typing import Any
 
 from meshwright.api.conditions import (
     CONFIGURATION_ACCEPTED,
+    CONTROL_PLANE_READY,
     GATEWAYS_READY,
     NOT_OBSERVED,
     PARTS,
@@ -17,6 +18,7 @@ from meshwright.api.conditions import (
     RECONCILING,
     STALLED,
     TYPES,
+    WEBHOOKS_CONFIGURED,
     Part,
 )
 from meshwright.api.meshinstall import (
@@ -47,6 +49,7 @@ from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Istiod, listed
 from meshwright.mesh.trust import Trust
 
+SEEN = (CONTROL_PLANE_READY, WEBHOOKS_CONFIGURED)  # parts that are judged also where nothing was decided
 NAMED_PLAN = 20
 NAMED_LEFT = 3
 NOTE_LIMIT = 1024  # bytes, not characters: the API server refuses a longer one
@@ -61,8 +64,9 @@ class Attempt:
     mesh: MeshInstall
     clusters: tuple[Cluster, ...] = ()
     trusts: dict[str, Trust] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    planes: dict[str, ControlPlane] = field(default_factory=dict)  # what was decided, by cluster
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # of what was carried out, by cluster
+    planned: dict[str, Outcome] = field(default_factory=dict)  # of dry runs, by cluster
+    planes: dict[str, ControlPlane] = field(default_factory=dict)  # what was carried out, by cluster
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)  # by cluster, once all of it was looked at
     replies: dict[str, Replies] = field(default_factory=dict)  # what istiods and proxies say of themselves, by cluster
     finding: Finding | None = None  # why Ready is not True
@@ -84,7 +88,7 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]
     status = MeshStatus(
         observed_generation=mesh.generation or None,
-        version=mesh.spec.version if attempt.outcomes and mesh.spec.mode is Mode.APPLY else before.version,
+        version=mesh.spec.version if attempt.outcomes else before.version,
         conditions=_conditions(attempt, finding, now),
         proxies=sum(cluster.proxies for cluster in clusters),
         clusters_ready=f"{sum(cluster.ready for cluster in clusters)}/{max(len(clusters), 1)}",
@@ -96,8 +100,9 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
 
 def _but_for(attempt: Attempt) -> str:
     """What is not as declared because somebody asked for that, and CRDs that are not ours."""
-    left = [key for outcome in attempt.outcomes.values() for key in outcome.left]
-    notes = [note for outcome in attempt.outcomes.values() for note in outcome.notes]
+    outcomes = [*attempt.outcomes.values(), *attempt.planned.values()]
+    left = [key for outcome in outcomes for key in outcome.left]
+    notes = [note for outcome in outcomes for note in outcome.notes]
     disabled = f", but for what an annotation excepts: {listed(left[:NAMED_LEFT], of=len(left))}" if left else ""
     return "; ".join([disabled, *notes[:1]] if notes else [disabled])
 
@@ -139,7 +144,7 @@ def _parts(attempt: Attempt, finding: Finding) -> Iterator[tuple[str, str, str, 
             yield part.type, "False", wrong.reason, wrong.message[:MESSAGE_LIMIT]
         elif part.type == CONFIGURATION_ACCEPTED and attempt.findings and (why := _unasked(attempt)):
             yield part.type, "Unknown", NOT_OBSERVED, why
-        elif attempt.findings:
+        elif attempt.findings or (part.type in SEEN and _is_ours(attempt)):
             yield part.type, "True", part.well, _well(part, attempt)
         elif part.type not in before:
             yield part.type, "Unknown", NOT_OBSERVED, "not looked at yet"
@@ -151,6 +156,13 @@ def _unasked(attempt: Attempt) -> str:
     if not any(each.answers for each in replies):
         return "no replica of istiod is ready to be asked what it runs"
     return next((each.trouble for each in replies if each.trouble), "")
+
+
+def _is_ours(attempt: Attempt) -> bool:
+    """Whether what runs in every cluster is this mesh's."""
+    names = Names(attempt.mesh.spec.namespace, attempt.mesh.spec.revision)
+    istiods = [own_istiod(each, names) for each in attempt.clusters]
+    return bool(istiods) and all(each and each.owner == attempt.mesh.name for each in istiods)
 
 
 def _well(part: Part, attempt: Attempt) -> str:
@@ -261,7 +273,7 @@ def _total(outcome: Outcome) -> int:
 
 
 def _plan(attempt: Attempt) -> PlanStatus:
-    outcomes = attempt.outcomes.values()
+    outcomes = attempt.planned.values()
     return PlanStatus(
         create=sum(each.created for each in outcomes),
         change=sum(each.changed for each in outcomes),
