@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lone import alone
 from meshes import NOW, manifest
 from meshwright.api.meshinstall import FINALIZER, LABEL_MESH
 from meshwright.controller.metrics import Metrics
@@ -36,7 +37,7 @@ class World:
         """Another process, which knows nothing."""
         reporter = Reporter(self.store, self.metrics, instance="me", now=lambda: NOW)
         self.reconciler = Reconciler(
-            self.store, self.store, reporter, namespace=OPERATOR_NAMESPACE, now=lambda: NOW,
+            alone(self.store), reporter, namespace=OPERATOR_NAMESPACE, now=lambda: NOW,
             generation_of=lambda _: self.newest_generation,
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ def mesh(name: str = "demo", *, status: MeshStatus | None = None, generation: in
 def observed(subject: MeshInstall | None = None, **parts: Any) -> Observed:
     """A snapshot of one empty cluster."""
     subject = subject or mesh()
-    defaults: Json = {"created": "2026-02-01T00:00:00Z", "clusters": (Cluster(name=subject.spec.cluster_name),)}
+    defaults: Json = {"created": "2026-02-01T00:00:00Z", "clusters": (Cluster(name=subject.spec.own_cluster),)}
     return Observed(now=NOW, mesh=subject, **{**defaults, **parts})
 
 
@@ -66,9 +66,9 @@ def cluster(**parts: Any) -> Cluster:
     return Cluster(**{"name": "primary", **parts})
 
 
-def plane(*, clusters: tuple[Cluster, ...] | None = None, **spec: Any) -> ControlPlane:
+def plane(*, seen: tuple[Cluster, ...] | None = None, **spec: Any) -> ControlPlane:
     """What is decided for the first of the clusters, or for an empty one."""
-    decision = decide(observed(mesh(**spec), **({"clusters": clusters} if clusters else {})))
+    decision = decide(observed(mesh(**spec), **({"clusters": seen} if seen else {})))
     assert decision.finding is None, decision.finding
     return decision.control_planes[0]
 

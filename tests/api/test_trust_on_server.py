@@ -14,7 +14,15 @@ import pytest
 from api.world import NOW, OPERATOR_NAMESPACE, Mesh, Operator
 from meshwright.api.errors import Conflict, MeshwrightError, NotFound, TransientError, TrustError
 from meshwright.keys.store import KubernetesSecrets
-from meshwright.keys.trust import Secret, Standing, ensure_trust, look_at_trust, remove_trust
+from meshwright.keys.trust import (
+    Secret,
+    Standing,
+    Stores,
+    ensure_trust,
+    look_at_trust,
+    remove_intermediate,
+    remove_root,
+)
 from meshwright.mesh.desired import TrustIntent
 from meshwright.mesh.trust import Trust, fingerprints
 
@@ -48,15 +56,17 @@ def intent(mesh: Mesh) -> TrustIntent:
 
 
 async def ensure(store: KubernetesSecrets, mesh: Mesh, *, now: dt.datetime = NOW) -> Trust:
-    return await ensure_trust(intent(mesh), store, operator_namespace=OPERATOR_NAMESPACE, now=now)
+    return await ensure_trust(intent(mesh), Stores(store, store, OPERATOR_NAMESPACE), now=now)
 
 
 async def look(store: KubernetesSecrets, mesh: Mesh, *, now: dt.datetime = NOW) -> Standing:
-    return await look_at_trust(intent(mesh), store, operator_namespace=OPERATOR_NAMESPACE, now=now)
+    return await look_at_trust(intent(mesh), Stores(store, store, OPERATOR_NAMESPACE), now=now)
 
 
 async def remove(store: KubernetesSecrets, mesh: Mesh) -> None:
-    await remove_trust(intent(mesh), store, operator_namespace=OPERATOR_NAMESPACE)
+    stores = Stores(store, store, OPERATOR_NAMESPACE)
+    await remove_intermediate(intent(mesh), stores)
+    await remove_root(intent(mesh), stores)
 
 
 async def ensure_until_it_wins(store: KubernetesSecrets, mesh: Mesh, *, now: dt.datetime) -> Trust:

@@ -25,6 +25,7 @@ import requests
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
+from lone import alone
 from meshwright.cluster.client import Client
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.reconcile import Again, Reconciler
@@ -417,7 +418,7 @@ class Operator:
         metrics = Metrics(version="test")
         reporter = Reporter(wire, metrics, instance="test", now=lambda: now)
         reconciler = Reconciler(
-            wire, wire, reporter, namespace=OPERATOR_NAMESPACE, now=lambda: now, generation_of=generation_of
+            alone(wire), reporter, namespace=OPERATOR_NAMESPACE, now=lambda: now, generation_of=generation_of
         )
         return cls(wire, reconciler, metrics)
 

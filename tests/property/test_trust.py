@@ -14,7 +14,7 @@ from meshes import NOW, intent
 from meshwright.api.errors import Conflict
 from meshwright.api.meshinstall import DNS_LABEL, DNS_NAME
 from meshwright.keys.authority import INTERMEDIATE_LIFE, ROOT_LIFE, Authority
-from meshwright.keys.trust import ensure_trust
+from meshwright.keys.trust import Stores, ensure_trust
 from meshwright.mesh.trust import Trust, fingerprints, other_root
 from secret_store import MemorySecrets, Turn, key_bodies, run, run_in_order
 
@@ -28,7 +28,7 @@ def test_any_number_of_callers_in_any_order_make_one_root(callers: int, choices:
 
     async def one() -> Trust | None:
         try:
-            return await ensure_trust(intent(), store, operator_namespace=OPERATOR, now=NOW)
+            return await ensure_trust(intent(), Stores(store, store, OPERATOR), now=NOW)
         except Conflict:
             return None  # it never won: its next reconcile reads what the others made
 
@@ -43,7 +43,7 @@ def test_looked_at_often_enough_it_never_lapses_before_its_root(gaps: list[int])
     store, now, roots = MemorySecrets(), NOW, set()
     for days in gaps:
         now = min(now + dt.timedelta(days=days), NOW + ROOT_LIFE - dt.timedelta(days=1))
-        trust = run(ensure_trust(intent(), store, operator_namespace=OPERATOR, now=now))
+        trust = run(ensure_trust(intent(), Stores(store, store, OPERATOR), now=now))
         roots.add(trust.root_fingerprint)
         assert now < trust.intermediate_expires <= trust.root_expires
         assert trust.intermediate_expires - now >= min(INTERMEDIATE_LIFE / 2, trust.root_expires - now) - dt.timedelta(
@@ -106,13 +106,13 @@ def test_sidecars_are_said_when_their_bundle_leaves_our_root_out(
 @settings(max_examples=40)
 def test_any_number_of_renewals_in_any_order_is_one(choices: list[int], callers: int) -> None:
     store = MemorySecrets(pause=Turn)
-    ensured, _ = run_in_order([ensure_trust(intent(), store, operator_namespace=OPERATOR, now=NOW)], [])
+    ensured, _ = run_in_order([ensure_trust(intent(), Stores(store, store, OPERATOR), now=NOW)], [])
     store.writes.clear()
     half = NOW + INTERMEDIATE_LIFE / 2
 
     async def one() -> Trust | None:
         try:
-            return await ensure_trust(intent(), store, operator_namespace=OPERATOR, now=half)
+            return await ensure_trust(intent(), Stores(store, store, OPERATOR), now=half)
         except Conflict:
             return None
 

@@ -153,7 +153,7 @@ def test_only_what_is_gone_is_forgotten(gone: bool) -> None:  # noqa: FBT001
 @pytest.mark.parametrize("gone", [True, False])
 def test_what_was_applied_is_remembered_until_all_is_gone_and_of_others_for_ever(gone: bool) -> None:  # noqa: FBT001
     world = installed()
-    remembered = world.reconciler._applier._memories  # noqa: SLF001
+    remembered = world.reconciler._members.own.applier._memories  # noqa: SLF001
     remembered["other"] = Memory()
     world.delete()
     if not gone:
@@ -361,4 +361,4 @@ def test_a_removal_that_is_overtaken_begins_again(sidecars: bool) -> None:  # no
     ],
 )
 def test_whom_it_waits_for(count: int, named: tuple[str, ...], says: str) -> None:
-    assert waits_for(cluster(proxies=count, some_proxies=named)).startswith(says)
+    assert waits_for([cluster(proxies=count, some_proxies=named)]).startswith(says)

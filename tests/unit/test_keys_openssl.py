@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from meshes import NOW, intent
 from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID
 from meshwright.keys.authority import INTERMEDIATE_LIFE, Authority
-from meshwright.keys.trust import Secret, ensure_trust
+from meshwright.keys.trust import Secret, Stores, ensure_trust
 from secret_store import MemorySecrets, run
 
 OPENSSL = shutil.which("openssl")
@@ -32,7 +32,7 @@ class Cacerts:
 
     def __init__(self, folder: Path, store: MemorySecrets, *, now: dt.datetime = NOW) -> None:
         self.folder = folder
-        run(ensure_trust(intent(), store, operator_namespace="system", now=now))
+        run(ensure_trust(intent(), Stores(store, store, "system"), now=now))
         files = store.secrets["istio-system", "cacerts"].files
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -28,9 +28,11 @@ from meshwright.keys.trust import (
     SIGNING_FILES,
     Secret,
     Standing,
+    Stores,
     ensure_trust,
     look_at_trust,
-    remove_trust,
+    remove_intermediate,
+    remove_root,
 )
 from meshwright.mesh.desired import TrustIntent
 from meshwright.mesh.trust import Trust
@@ -47,15 +49,16 @@ HALF_LIFE = NOW + dt.timedelta(days=183)
 def ensure(
     store: MemorySecrets, subject: TrustIntent | None = None, *, now: dt.datetime = NOW
 ) -> Coroutine[Any, Any, Trust]:
-    return ensure_trust(subject or intent(), store, operator_namespace=OPERATOR, now=now)
+    return ensure_trust(subject or intent(), Stores(store, store, OPERATOR), now=now)
 
 
 def look(store: MemorySecrets, *, now: dt.datetime = NOW) -> Coroutine[Any, Any, Standing]:
-    return look_at_trust(intent(), store, operator_namespace=OPERATOR, now=now)
+    return look_at_trust(intent(), Stores(store, store, OPERATOR), now=now)
 
 
-def remove(store: MemorySecrets) -> Coroutine[Any, Any, None]:
-    return remove_trust(intent(), store, operator_namespace=OPERATOR)
+async def remove(store: MemorySecrets) -> None:
+    await remove_intermediate(intent(), Stores(store, store, OPERATOR))
+    await remove_root(intent(), Stores(store, store, OPERATOR))
 
 
 @pytest.fixture

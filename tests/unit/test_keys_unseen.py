@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, datetime, faulthandler, gc, json, logging, sys
 import structlog
 from meshwright.controller import logs
-from meshwright.keys.trust import Secret, ensure_trust, look_at_trust
+from meshwright.keys.trust import Secret, Stores, ensure_trust, look_at_trust
 from meshwright.mesh.desired import TrustIntent
 
 logs.configure("DEBUG", as_json=sys.argv[1] == "json")
@@ -48,9 +48,9 @@ class Failing:
 
 async def ensure(left, days=0):
     store = Failing(left)
-    await ensure_trust(INTENT, store, operator_namespace="system", now=NOW)
+    await ensure_trust(INTENT, Stores(store, store, "system"), now=NOW)
     now = NOW + datetime.timedelta(days=days)
-    await ensure_trust(INTENT, store, operator_namespace="system", now=now)
+    await ensure_trust(INTENT, Stores(store, store, "system"), now=now)
 
 
 async def main():

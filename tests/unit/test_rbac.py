@@ -70,12 +70,13 @@ def held(wanted: Permission, where: Where) -> bool:
 # -- what istiod, istio-cni and gateways are given
 
 EVERY_COMPONENT: Json = {"dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "ingress"}]}
+TWO_CLUSTERS: Json = {"clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}]}
 
 
 def granted(kind: str) -> set[Permission]:
     return {
         permission
-        for spec in ({}, {"revision": "canary", "namespace": "mesh"}, EVERY_COMPONENT)
+        for spec in ({}, {"revision": "canary", "namespace": "mesh"}, EVERY_COMPONENT, TWO_CLUSTERS)
         for each in rendered(**spec)
         if each.key.kind == kind
         for permission in in_rules(each.manifest["rules"])
@@ -95,6 +96,7 @@ VERBS = {
 PORTS = {
     "proxied": (Where.CLUSTER, "pods/proxy", ("get",)),
     "forwarded": (Where.MESH, "pods/portforward", ("get", "create")),  # which of them, Kubernetes 1.35 has changed
+    "request_token": (Where.MESH, "serviceaccounts/token", ("create",)),
 }
 # What a mesh is made of is created, patched and read, all of it; what of that is deleted are the owned kinds.
 MADE = (*OWNED, NAMESPACE, CRD)

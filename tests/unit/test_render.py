@@ -39,7 +39,10 @@ SPECS: dict[str, Json] = {
     "strict": {"mtls": "Strict", "controlPlane": {"size": "Large", "env": {"PILOT_TRACE_SAMPLING": "1"}}},
 }
 BY_HAND: Json = {"autoscaling": {"enabled": False}}
-EVERYTHING: Json = {"dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "in"}]}
+EVERYTHING: Json = {
+    "dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "in"}],
+    "clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}],
+}  # fmt: skip
 # Every pod template's or webhook's way to a selector that others must match.
 SERVING_PORTS = {15010, 15012, 15014, 15017}
 
@@ -308,7 +311,7 @@ def test_resources(spec: Json, replicas: int, requests: Json, limits: Json) -> N
 def deployment(live: int | None, annotation: str | None = None, *, autoscaled: bool = False, **spec: Any) -> Rendered:
     """istiod's, in a cluster with such an istiod, and an autoscaler of somebody else."""
     seen = () if live is None else (istiod(replicas=live, replicas_annotation=annotation),)
-    found = plane(clusters=(cluster(istiods=seen, autoscaled=autoscaled),), controlPlane=spec)
+    found = plane(seen=(cluster(istiods=seen, autoscaled=autoscaled),), controlPlane=spec)
     (only,) = (each for wave in render(found, TRUST) for each in wave.objects if each.key.kind == "Deployment")
     return only
 
@@ -352,7 +355,7 @@ def test_an_autoscaler_changes_nothing_but_the_deployment() -> None:
         for found in (
             plane(controlPlane=BY_HAND),
             plane(),
-            plane(clusters=(cluster(autoscaled=True),)),
+            plane(seen=(cluster(autoscaled=True),)),
         )
     )
     assert none.keys() == theirs.keys()

@@ -18,6 +18,7 @@ CONTROL_PLANE_SIZED = "ControlPlaneSized"
 CONTROL_PLANE_READY = "ControlPlaneReady"
 WEBHOOKS_CONFIGURED = "WebhooksConfigured"
 GATEWAYS_READY = "GatewaysReady"
+CLUSTERS_JOINED = "ClustersJoined"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ PARTS: tuple[Part, ...] = (
          "Trusted", "the injection webhooks trust istiod"),
     Part(GATEWAYS_READY, "Is every replica of every gateway up to date and available?",
          "GatewaysAvailable", "every replica of every gateway is up to date and available"),
+    Part(CLUSTERS_JOINED, "Does every cluster answer, and does every istiod see all the others?",
+         "Joined", "every cluster answers, and every istiod sees all the others"),
 )  # fmt: skip
 NOT_OBSERVED = "NotObserved"  # Unknown: nothing is known of a part yet
 
@@ -252,6 +255,51 @@ REASONS: dict[str, Reason] = {
             means="A gateway's pods are not all there and ready; the message carries their own reason.",
             next_step="`kubectl describe pod` of the pod that the message names.",
             part=GATEWAYS_READY,
+        ),
+        Reason(
+            "ClusterAway",
+            "False",
+            stalled=False,
+            means="A member cluster does not answer. What runs there goes on; nothing of it is changed or taken away"
+            " until it answers.",
+            next_step="Look at the cluster's API server and the way to it; it is asked again every few seconds.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
+            "KubeconfigNotUsable",
+            "False",
+            stalled=False,
+            means="The Secret of a member cluster is missing, or its kubeconfig cannot be used; the message names the"
+            " field. The other clusters are looked after.",
+            next_step="Correct the Secret that the message names; it is read again by itself.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
+            "MemberNotReady",
+            "False",
+            stalled=False,
+            means="Something went wrong in a member cluster; the message carries it. The others are looked after.",
+            next_step="Do what the message says in the cluster that it names.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
+            "NoGatewayAddress",
+            "False",
+            stalled=False,
+            means="The Service of an east-west gateway has no address: the other clusters would send traffic to pods"
+            " that they cannot reach.",
+            next_step="Look at the load balancer controller of that cluster, or set"
+            " `topology.eastWestGateway.service.externalIPs`.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
+            "RemoteNotSynced",
+            "False",
+            stalled=False,
+            means="An istiod has not read another cluster yet, so its endpoints are missing there.",
+            next_step="Wait some seconds; if it stays, look whether istiod's pods reach the API server that the message"
+            " names.",
+            part=CLUSTERS_JOINED,
         ),
         Reason(
             "ConfigurationNotInForce",

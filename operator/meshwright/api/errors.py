@@ -15,6 +15,7 @@
         ├── Forbidden         RBAC refuses us a verb on a resource
         ├── ForeignObject     an object in our place is not ours
         ├── NamespaceTerminating
+        ├── KubeconfigError   the way to a member cluster cannot be used
         ├── TrustError        key material that we find is not what it must be
         └── LeaseLost         another replica leads, or may: this process ends
 
@@ -88,6 +89,10 @@ class ForeignObject(ExternalError):
 
 class NamespaceTerminating(ExternalError):
     reason = "NamespaceTerminating"
+
+
+class KubeconfigError(ExternalError):
+    reason = "KubeconfigNotUsable"
 
 
 class TrustError(ExternalError):

@@ -34,6 +34,7 @@ COMPONENT_GATEWAY = "gateway"  # a value of LABEL_COMPONENT
 # What people put on them, and on a MeshInstall.
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"  # "disabled": the object is left alone
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"  # "true": a mesh goes although sidecars still run
+ANNOTATION_ROTATE_ACCESS = f"{GROUP}/rotate-access"  # another text: clusters get new tokens for each other
 FINALIZER = f"{GROUP}/mesh"
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -87,6 +88,11 @@ class Size(StrEnum):
     SMALL = "Small"
     MEDIUM = "Medium"
     LARGE = "Large"
+
+
+class TopologyModel(StrEnum):
+    MULTI_NETWORK = "MultiNetwork"
+    FLAT_NETWORK = "FlatNetwork"
 
 
 class Mode(StrEnum):
@@ -289,6 +295,10 @@ class GatewayService(Model):
         list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)
     ] = []
     """CIDRs of the clients that are let in."""
+    external_ips: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=45, pattern="^[0-9A-Fa-f:.]+$")]], Field(max_length=16)
+    ] = Field(default=[], alias="externalIPs")
+    """Addresses of nodes or routers that lead to it without a load balancer."""
 
 
 class Gateway(Model):
@@ -335,6 +345,56 @@ class Observability(Model):
     """Whether every request is logged by the proxies to their standard output, as JSON."""
 
 
+class EastWestService(Model):
+    type: ServiceType = ServiceType.LOAD_BALANCER
+    """`LoadBalancer`, or `NodePort` or `ClusterIP` with `externalIPs`."""
+    annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = {}
+    """Annotations of the Service, as cloud load balancers want them."""
+    external_ips: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=45, pattern="^[0-9A-Fa-f:.]+$")]], Field(max_length=16)
+    ] = Field(default=[], alias="externalIPs")
+    """Addresses of nodes or routers that lead to it without a load balancer."""
+    load_balancer_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Which load balancer controller serves it."""
+    load_balancer_source_ranges: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)
+    ] = []
+    """CIDRs that are let in: those of the other clusters."""
+
+
+class EastWestGateway(Model):
+    replicas: Annotated[StrictInt, Field(ge=2, le=100)] = 2
+    """Replicas, at least while it is autoscaled. One that restarts must not cut two clusters apart: at least 2."""
+    autoscaling: Autoscaling = Autoscaling()
+    """Between `replicas` and twice as many, by the CPU that they use of their limit (80 %)."""
+    pod_disruption_budget: DisruptionBudget = DisruptionBudget()
+    """How many replicas a drain may take away at a time."""
+    resources: Resources = Resources()
+    """CPU and memory of each replica. Unset quantities: 100m and 128Mi requested, 2 and 1Gi at most."""
+    service: EastWestService = EastWestService()
+    """How the other clusters reach it, on port 15443."""
+
+
+class Topology(Model):
+    model: TopologyModel = TopologyModel.MULTI_NETWORK
+    """`MultiNetwork`: clusters reach each other through east-west gateways. `FlatNetwork`: pods reach each other."""
+    east_west_gateway: EastWestGateway = EastWestGateway()
+    """The gateway of each cluster that lets the others in; its traffic stays encrypted from sidecar to sidecar."""
+
+
+class MemberCluster(Model):
+    name: Annotated[str, Field(min_length=1, max_length=40, pattern=DNS_LABEL)]
+    """Name of the cluster in the mesh (istiod's `CLUSTER_ID`)."""
+    kubeconfig_secret: Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)] | None = None
+    """Secret in the operator's namespace whose key `kubeconfig` leads to the cluster. The entry without one is the
+    operator's own cluster; if all have one, the operator's cluster has no control plane of this mesh."""
+    network: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
+    """Network of its pods. Unset: the cluster's name. Only for `MultiNetwork`."""
+    server: Annotated[str, Field(max_length=512, pattern=r"^https://[^\s/?#@]+$")] | None = None
+    """Its API server as the pods of the other clusters reach it, such as `https://10.0.0.1:6443`. Unset: that of the
+    kubeconfig; of the operator's own cluster, the address in EndpointSlice `default/kubernetes`."""
+
+
 class TrustSpec(Model):
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """What becomes of the mesh's CA when the MeshInstall is deleted. `Retain` keeps its Secrets, and a mesh of the same
@@ -353,9 +413,24 @@ def immutable(field: str) -> tuple[str, str]:
     )
 
 
+OWN_CLUSTER = "primary"
+
+
+def own_cluster_rule(of: str) -> str:
+    """CEL: the name of the operator's own cluster in a spec."""
+    listed = f"{of}.clusters.filter(c, !has(c.kubeconfigSecret))"
+    named = f"has({of}.clusterName) ? {of}.clusterName : '{OWN_CLUSTER}'"
+    return f"(has({of}.clusters) && {listed}.size() > 0 ? {listed}[0].name : {named})"
+
+
 class MeshSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
-        immutable("clusterName"),
+        (f"{own_cluster_rule('self')} == {own_cluster_rule('oldSelf')}",
+         ("clusterName is immutable, and so is the name of the entry of clusters without kubeconfigSecret, because"
+          " workloads carry it in their identity or labels: delete the MeshInstall and create another one, of another"
+          " name, to change it")),
+        (f"!has(self.clusterName) || self.clusterName == {own_cluster_rule('self')}",
+         "clusterName and the entry of clusters without kubeconfigSecret name two clusters: leave clusterName out"),
         immutable("namespace"),
         immutable("revision"),
         immutable("meshID"),
@@ -369,8 +444,21 @@ class MeshSpec(Model):
     this Meshwright supports it."""
     allow_untested_version: StrictBool = False
     """Lets a minor be installed for which Meshwright renders, but which its tests do not run (1.29, 1.30)."""
-    cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "primary"
-    """Name of this cluster in the mesh (istiod's `CLUSTER_ID`). Immutable."""
+    cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
+    """Name of the operator's own cluster in the mesh (istiod's `CLUSTER_ID`), for a mesh without `clusters`. Unset:
+    `primary`. Immutable."""
+    clusters: Annotated[
+        list[MemberCluster],
+        Field(max_length=100, json_schema_extra={
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+            **rules(("self.filter(c, !has(c.kubeconfigSecret)).size() <= 1",
+                     ("only one entry, the operator's own cluster, is without kubeconfigSecret: name the Secrets of"
+                      " the others"))),
+        }),
+    ] = []  # fmt: skip
+    """The clusters of the mesh. Unset: the operator's own."""
+    topology: Topology = Topology()
+    """How the clusters reach each other."""
     namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "istio-system"
     """Namespace of the control plane, created when it is missing. Immutable."""
     revision: Annotated[str, Field(min_length=1, max_length=56, pattern=DNS_LABEL)] = "default"
@@ -406,6 +494,23 @@ class MeshSpec(Model):
     mode: Mode = Mode.APPLY
     """`Apply` carries out, `Plan` only computes what would change (a server-side dry run), `Paused` leaves everything
     as it is."""
+
+    @property
+    def members(self) -> tuple[MemberCluster, ...]:
+        """Every cluster of the mesh; without `clusters`, the operator's own."""
+        return tuple(self.clusters) or (MemberCluster(name=self.own_cluster),)
+
+    @property
+    def own_cluster(self) -> str:
+        """The name of the operator's own cluster, whether the mesh has a control plane there or not."""
+        listed = (each.name for each in self.clusters if each.kubeconfig_secret is None)
+        return next(listed, self.cluster_name or OWN_CLUSTER)
+
+    def network(self, cluster: str) -> str:
+        """Of the pods of a cluster; empty where all pods of the mesh reach each other."""
+        if not self.clusters or self.topology.model is TopologyModel.FLAT_NETWORK:
+            return ""
+        return next((each.network for each in self.clusters if each.name == cluster and each.network), cluster)
 
 
 class Condition(Model):
@@ -502,9 +607,26 @@ class TrustStatus(Model):
     """When the certificate that istiod signs with ends."""
 
 
+class RemoteStatus(Model):
+    name: str
+    """The other cluster."""
+    synced: str
+    """Replicas of istiod here that have read it, of all that are ready: `2/2`."""
+    token_expires: str | None = None
+    """When the token ends with which it is read; it is renewed at half of its life."""
+
+
 class ClusterStatus(Model):
     name: str
     """Name of the member cluster."""
+    network: str | None = None
+    """Network of its pods."""
+    kubeconfig_secret: str | None = None
+    """Secret in the operator's namespace that leads to it."""
+    away: Annotated[str, Field(max_length=4096)] | None = None
+    """Why the cluster does not answer, and since when. What is said of it is what was known before."""
+    remotes: list[RemoteStatus] | None = None
+    """The other clusters as istiod here reads them."""
     ready: StrictBool = False
     """Whether its control plane is in the declared state."""
     kubernetes_version: str | None = None
@@ -566,7 +688,7 @@ class MeshStatus(Model):
 
 
 # What a deletion must know: where the objects are, whose, and whether they may go.
-SALVAGED = ("namespace", "revision", "clusterName", "meshID", "trustDomain", "trust", "mode")
+SALVAGED = ("namespace", "revision", "clusterName", "clusters", "meshID", "trustDomain", "trust", "mode")
 
 
 class MeshInstall(BaseModel):
@@ -579,6 +701,7 @@ class MeshInstall(BaseModel):
     generation: int = 0
     resource_version: str = ""
     finalizers: tuple[str, ...] = ()
+    rotate_access: str = ""  # of ANNOTATION_ROTATE_ACCESS
     spec: MeshSpec
     status: MeshStatus = MeshStatus()
 
@@ -624,6 +747,7 @@ class MeshInstall(BaseModel):
             generation=metadata.get("generation", 0),
             resource_version=metadata.get("resourceVersion", ""),
             finalizers=tuple(metadata.get("finalizers", ())),
+            rotate_access=(metadata.get("annotations") or {}).get(ANNOTATION_ROTATE_ACCESS, ""),
             spec=spec,
             status=parse_status(manifest.get("status") or {}),
         )

@@ -58,7 +58,7 @@ def read(file: str) -> Iterator[Manifest]:
 
 
 def objects(mesh: MeshInstall, *, crds: bool) -> Iterator[Manifest]:
-    observed = Observed(now=EPOCH, mesh=mesh, clusters=(Cluster(name=mesh.spec.cluster_name),))
+    observed = Observed(now=EPOCH, mesh=mesh, clusters=tuple(Cluster(name=each.name) for each in mesh.spec.members))
     desired = decide(observed)
     if desired.finding:
         raise InvalidSpec(f"{KIND} {mesh.name}: {desired.finding.message}")

@@ -25,7 +25,7 @@ from meshwright.cluster.gather import gather, root_bundles
 from meshwright.cluster.kinds import MESH_INSTALL, NODE, Kind, kind_of
 from meshwright.cluster.survey import MANAGER, Survey
 from meshwright.keys.store import KubernetesSecrets
-from meshwright.keys.trust import look_at_trust
+from meshwright.keys.trust import Stores, look_at_trust
 from meshwright.mesh.blast import Action, Blast, Change, blast
 from meshwright.mesh.desired import ControlPlane, decide
 from meshwright.mesh.findings import Finding
@@ -224,9 +224,9 @@ async def _trust(
     """The trust that there is, and what would be made of it. Raises TrustError for what cannot be used."""
     mesh = observed.mesh
     try:
-        standing = await look_at_trust(
-            plane.trust, KubernetesSecrets(client), operator_namespace=operator_namespace, now=observed.now
-        )
+        secrets = KubernetesSecrets(client)
+        stores = Stores(signing=secrets, roots=secrets, operator_namespace=operator_namespace)
+        standing = await look_at_trust(plane.trust, stores, now=observed.now)
     except Forbidden:
         known = _known_trust(mesh, cluster.name)
         return known, ["you may not read the CA's Secrets, so they were not checked; the status knows the root's name"]

@@ -50,6 +50,7 @@ async def _ask(ports: Ports, namespace: str, pod: str) -> Answer:
         mesh_config=mesh_config,
         proxies_by_version=exposition.proxies_by_version(page),
         root_expires=exposition.root_expires(page),
+        remotes=exposition.remotes(page),
         trouble=silent or closed,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -20,10 +21,11 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
-from meshwright.api.errors import FinalError, NotFound, Unreachable
+from meshwright.api.errors import FinalError, KubeconfigError, NotFound, Unreachable
 from meshwright.cluster.failures import classify
 from meshwright.cluster.forward import Observer, Ports
-from meshwright.cluster.kinds import Kind
+from meshwright.cluster.kinds import SECRET, SERVICE_ACCOUNT, Kind
+from meshwright.cluster.kubeconfig import Access
 
 Manifest = dict[str, Any]
 
@@ -71,6 +73,26 @@ class Client:
         except config.ConfigException as error:
             raise FinalError(f"no way to a cluster: {error}; set KUBECONFIG to a file that kubectl can use") from None
         return cls(configuration, observer=observer)
+
+    @classmethod
+    def for_member(cls, access: Access, *, observer: Observer = lambda *_: None) -> Self:
+        """Of a member cluster. Raises KubeconfigError when its certificates cannot be used."""
+        configuration = Configuration()
+        configuration.host = access.server
+        configuration.ca_cert_data = access.ca.decode() if access.ca else None
+        configuration.tls_server_name = access.tls_server_name or None
+        if access.token:
+            configuration.api_key["BearerToken"] = f"Bearer {access.token}"
+        try:
+            with _in_memory(access.client_certificate + access.client_key) as path:
+                configuration.cert_file = path
+                return cls(configuration, observer=observer)
+        except (ssl.SSLError, ValueError):
+            raise KubeconfigError(
+                f"the kubeconfig for {access.server}: a CA or client certificate in it cannot be used: make it again"
+            ) from None
+        finally:
+            configuration.cert_file = None
 
     async def close(self) -> None:
         await self._api.close()
@@ -202,6 +224,19 @@ class Client:
         except NotFound:
             return
 
+    async def request_token(self, namespace: str, account: str, *, secret: tuple[str, str], seconds: int) -> Manifest:
+        """A token of a ServiceAccount that ends with a Secret, by (name, uid): `token` and `expirationTimestamp`."""
+        name, uid = secret
+        bound = {"apiVersion": "v1", "kind": SECRET.kind, "name": name, "uid": uid}
+        answer = await self._request(
+            "POST", f"{SERVICE_ACCOUNT.path(namespace, account)}/token",
+            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+             "spec": {"boundObjectRef": bound, "expirationSeconds": seconds}},
+            what=f"request a token of ServiceAccount {namespace}/{account}", kind="TokenRequest",
+        )  # fmt: skip
+        granted: Manifest = answer["status"]
+        return granted
+
     async def proxied(
         self, namespace: str, pod: str, port: int, path: str, *, only: Callable[[bytes], bool] | None = None
     ) -> bytes:
@@ -265,6 +300,20 @@ class Client:
 
     async def _authorize(self, headers: dict[str, str]) -> None:
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str | None]:
+    """A path to it, for libraries that read files: it exists in memory only, and for as long as the block."""
+    if not content:
+        yield None
+        return
+    file = os.memfd_create("client")
+    try:
+        os.write(file, content)
+        yield f"/proc/self/fd/{file}"
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from meshwright.api.errors import MeshwrightError, TransientError
 from meshwright.api.meshinstall import (
     CNI,
     COMPONENT_GATEWAY,
@@ -16,6 +18,7 @@ from meshwright.api.meshinstall import (
     LABEL_MANAGED_BY,
     LABEL_MESH,
     MANAGED_BY,
+    MemberCluster,
     MeshInstall,
     MeshSpec,
 )
@@ -28,6 +31,7 @@ from meshwright.cluster.kinds import (
     CONFIG_MAP,
     DAEMON_SET,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INJECTABLE_POD,
     LIVING_POD,
     MESH_INSTALL,
@@ -41,16 +45,31 @@ from meshwright.cluster.kinds import (
 from meshwright.cluster.pods import NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
 from meshwright.cluster.together import together
 from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
-from meshwright.mesh.gateways import Gateway, gateway_of
+from meshwright.mesh.findings import Finding
+from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
 from meshwright.mesh.leftovers import ROOT_CERTIFICATE, ROOT_CERTIFICATE_KEY
 from meshwright.mesh.names import CNI_AGENT, Names
 from meshwright.mesh.objects import Key, labels_of, selector_of
-from meshwright.mesh.observed import Agents, Budget, Cluster, GatewayPods, Injector, Neighbour, Node, Observed
+from meshwright.mesh.observed import (
+    Absent,
+    Agents,
+    ApiServer,
+    Budget,
+    Cluster,
+    GatewayPods,
+    Injector,
+    Neighbour,
+    Node,
+    Observed,
+)
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
 
 TAG = "istio.io/tag"
 NAMED_PROXIES = 10
+
+
+PATIENCE = 8.0  # seconds for all that is read of a member cluster
 
 
 class Reader(Protocol):
@@ -67,27 +86,88 @@ class Reader(Protocol):
     async def version(self) -> str: ...
 
 
-async def gather(reader: Reader, manifest: Manifest, *, now: dt.datetime) -> Observed:
-    """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse."""
+class Source(NamedTuple):
+    """A member cluster that is not the operator's own, and how the pods of the others reach its API server."""
+
+    reader: Reader
+    api_server: ApiServer
+
+
+NONE: Mapping[str, Source | Absent] = {}
+
+
+async def gather(
+    reader: Reader, manifest: Manifest, *, now: dt.datetime, others: Mapping[str, Source | Absent] = NONE
+) -> Observed:
+    """The snapshot for a MeshInstall's manifest. Raises InvalidSpec when that does not parse.
+
+    `reader` is of the operator's own cluster; `others` are the members of the mesh besides it, by name.
+    """
     mesh = MeshInstall.parse(manifest)
-    neighbours, cluster = await together(
-        reader.list(MESH_INSTALL), gather_cluster(reader, mesh, name=mesh.spec.cluster_name, now=now)
+    members = mesh.spec.members
+    neighbours, *found = await together(
+        reader.list(MESH_INSTALL), *(_member(reader, mesh, each, others.get(each.name), now) for each in members)
     )
-    injection = await gather_injection(reader, mesh.spec, cluster.injectors)
-    enrolled = max(injection.expected, cluster.proxies)
-    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
     return Observed(
         now=now,
         mesh=mesh,
         created=manifest["metadata"].get("creationTimestamp", ""),
         neighbours=tuple(_neighbour(each) for each in neighbours if each["metadata"]["name"] != mesh.name),
-        clusters=(replace(cluster, injection=injection, enrolled=enrolled, nodes=nodes),),
+        clusters=tuple(each for each in found if isinstance(each, Cluster)),
+        absent=tuple(each for each in found if isinstance(each, Absent)),
     )
+
+
+async def _member(
+    own: Reader, mesh: MeshInstall, member: MemberCluster, source: Source | Absent | None, now: dt.datetime
+) -> Cluster | Absent:
+    """One that does not answer in time is absent: it must not hold up the others, and is not taken for empty."""
+    if isinstance(source, Absent):
+        return source
+    if member.kubeconfig_secret is None:
+        server = await _own_api_server(own, member) if len(mesh.spec.members) > 1 else None
+        return replace(await _whole_cluster(own, mesh, member.name, now), api_server=server)
+    if source is None:
+        return Absent(member.name, Finding("ClusterAway", f"cluster {member.name} is not looked at from here"))
+    server = replace(source.api_server, server=member.server) if member.server else source.api_server
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return replace(await _whole_cluster(source.reader, mesh, member.name, now), api_server=server)
+    except (TransientError, TimeoutError) as error:
+        why = str(error) or f"it could not be read within {PATIENCE:.0f} s"
+        return Absent(member.name, Finding("ClusterAway", f"cluster {member.name}: {why}"))
+    except MeshwrightError as error:
+        return Absent(member.name, Finding("MemberNotReady", f"cluster {member.name}: {error}"))
+
+
+async def _whole_cluster(reader: Reader, mesh: MeshInstall, name: str, now: dt.datetime) -> Cluster:
+    cluster = await gather_cluster(reader, mesh, name=name, now=now)
+    injection = await gather_injection(reader, mesh.spec, cluster.injectors)
+    enrolled = max(injection.expected, cluster.proxies)
+    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
+    return replace(cluster, injection=injection, enrolled=enrolled, nodes=nodes)
+
+
+async def _own_api_server(reader: Reader, member: MemberCluster) -> ApiServer | None:
+    """As others reach the API server that we reach by its Service; None while nobody knows where it is."""
+    slices, bundle = await together(
+        reader.list(ENDPOINT_SLICE, "default", labels="kubernetes.io/service-name=kubernetes"),
+        reader.get(CONFIG_MAP, "kube-root-ca.crt", "default"),
+    )
+    found = [
+        f"https://{f'[{address}]' if ':' in address else address}:{port['port']}"
+        for each in slices
+        for port in each.get("ports") or ()
+        for endpoint in each.get("endpoints") or ()
+        for address in endpoint.get("addresses") or ()
+    ]
+    server = member.server or next(iter(sorted(found)), None)
+    return ApiServer(server, ca=((bundle or {}).get("data") or {}).get("ca.crt", "")) if server else None
 
 
 async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: dt.datetime) -> Cluster:
     spec, names = mesh.spec, Names(mesh.spec.namespace, mesh.spec.revision)
-    gateways = [gateway_of(each, spec) for each in spec.gateways]
+    gateways = [gateway_of(each, spec) for each, _ in gateway_specs(spec, spec.network(name))]
     (
         version,
         namespace,

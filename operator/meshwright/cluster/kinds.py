@@ -36,6 +36,7 @@ LIVING_POD = POD._replace(fields="status.phase!=Succeeded,status.phase!=Failed")
 # On the host's network nothing is injected: what it captured would be everybody's.
 INJECTABLE_POD = LIVING_POD._replace(fields=f"{LIVING_POD.fields},spec.hostNetwork=false")
 SECRET = Kind("v1", "Secret", "secrets", namespaced=True)
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts", namespaced=True)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", namespaced=True)
 SERVICE = Kind("v1", "Service", "services", namespaced=True)
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
@@ -43,6 +44,7 @@ BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namesp
 DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets", namespaced=True)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", namespaced=True)
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespaced=True)
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", namespaced=True)
 GATEWAY_CLASS = Kind("gateway.networking.k8s.io/v1", "GatewayClass", "gatewayclasses", namespaced=False)
 EVENT = Kind("events.k8s.io/v1", "Event", "events", namespaced=True)
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", namespaced=True)
@@ -64,6 +66,7 @@ OWNED = (
     DEPLOYMENT,
     DAEMON_SET,
     Kind("security.istio.io/v1", "PeerAuthentication", "peerauthentications", namespaced=True),
+    Kind("networking.istio.io/v1", "Gateway", "gateways", namespaced=True),
     BUDGET,
     SERVICE,
     CONFIG_MAP,
@@ -71,12 +74,12 @@ OWNED = (
     Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
     Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings", namespaced=True),
     Kind("rbac.authorization.k8s.io/v1", "Role", "roles", namespaced=True),
-    Kind("v1", "ServiceAccount", "serviceaccounts", namespaced=True),
+    SERVICE_ACCOUNT,
 )  # fmt: skip
 
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
-    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS)
+    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS, ENDPOINT_SLICE)
 }  # fmt: skip
 
 

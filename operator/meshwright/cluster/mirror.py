@@ -234,7 +234,8 @@ def _lean_containers(pod_spec: Manifest) -> Manifest:
 
 def lean_service(manifest: Manifest) -> Manifest:
     """Where it is reached."""
-    return {**head(manifest), **_status(manifest)}
+    addresses = manifest["spec"].get("externalIPs")
+    return {**head(manifest), **({"spec": {"externalIPs": addresses}} if addresses else {}), **_status(manifest)}
 
 
 def lean_injector(manifest: Manifest) -> Manifest:

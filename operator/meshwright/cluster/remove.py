@@ -17,19 +17,22 @@ from meshwright.cluster.kinds import (
     GATEWAY_CLASS,
     LEASE,
     MUTATING_WEBHOOK,
+    NAMESPACE,
     OWNED,
     POD,
     VALIDATING_WEBHOOK,
     Kind,
     kind_of,
 )
-from meshwright.cluster.survey import is_disabled
+from meshwright.cluster.survey import MANAGER, is_disabled
 from meshwright.cluster.together import together
+from meshwright.mesh.gateways import NETWORK
 from meshwright.mesh.leftovers import leftovers
 from meshwright.mesh.names import CNI_AGENT, Names
 from meshwright.mesh.objects import Owner, Step, selector_of
 from meshwright.mesh.observed import Istiod
 from meshwright.mesh.observed import pods as counted
+from meshwright.mesh.ownership import owns
 
 WEBHOOKS = (MUTATING_WEBHOOK, VALIDATING_WEBHOOK)
 RUNNING = (AUTOSCALER, DEPLOYMENT, DAEMON_SET)
@@ -58,6 +61,7 @@ async def remove(
     if agents := await _agents(client, names):
         return Step(2, STEPS, "control plane", f"{_named(agents, of='istio-cni')} to end")
     await _delete(client, REST, owner, proceed)
+    await _give_back(client, names, proceed)
     others = [each for each in istiods if (each.namespace, each.name) != (names.namespace, names.istiod)]
     live = await _what_istiod_left(client, names)
     for manifest in leftovers(live, names=names, roots=frozenset({root} if root else ()), others=others):
@@ -77,6 +81,15 @@ async def _delete(client: Client, kinds: Iterable[Kind], owner: Owner, proceed: 
             proceed()
             await client.delete(kind, head)
     return excepted
+
+
+async def _give_back(client: Client, names: Names, proceed: Callable[[], None]) -> None:
+    """The namespace stays, without the label of ours that says which network its pods are in."""
+    namespace = await client.get(NAMESPACE, names.namespace)
+    if namespace and owns(namespace, MANAGER, ("metadata", "labels", NETWORK)):
+        proceed()
+        bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names.namespace}}
+        await client.apply(NAMESPACE, bare, field_manager=MANAGER)
 
 
 async def _what_istiod_left(client: Client, names: Names) -> list[Manifest]:

@@ -114,9 +114,11 @@ def _resources(pod_spec: Manifest) -> Resources | None:
 
 
 def _addresses(service: Manifest | None) -> tuple[str, ...]:
-    """What a load balancer gave it: IP addresses, or host names."""
+    """Where it is reached from outside: external addresses, and what a load balancer gave it (IPs or host names)."""
+    external = ((service or {}).get("spec") or {}).get("externalIPs") or ()
     ingress = (((service or {}).get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    return tuple(address for each in ingress if (address := each.get("ip") or each.get("hostname")))
+    given = (address for each in ingress if (address := each.get("ip") or each.get("hostname")))
+    return (*external, *given)
 
 
 def node(manifest: Manifest) -> Node | None:

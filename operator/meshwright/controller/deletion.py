@@ -7,25 +7,30 @@ finalizer last: until that is gone, everything can be done again.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from itertools import permutations
 
 import structlog
 
 from meshwright.api.conditions import REASONS
 from meshwright.api.errors import LeaseLost, MeshwrightError, Superseded, TrustError
 from meshwright.api.meshinstall import ANNOTATION_FORCE_DELETE, FINALIZER, DeletionPolicy, MeshInstall, Mode
-from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Reader, gather_cluster
+from meshwright.cluster.client import Manifest
+from meshwright.cluster.gather import NAMED_PROXIES, gather_cluster
 from meshwright.cluster.remove import remove
+from meshwright.cluster.together import together
 from meshwright.controller.finalizers import set_finalizers
+from meshwright.controller.members import Member, Members
 from meshwright.controller.report import Attempt
-from meshwright.keys.trust import SecretStore, look_at_trust, remove_trust
+from meshwright.keys.remote import revoke_remote
+from meshwright.keys.trust import Stores, look_at_trust, remove_intermediate, remove_root
 from meshwright.mesh.desired import owner_of, trust_intent
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.names import Names
-from meshwright.mesh.objects import annotations_of
-from meshwright.mesh.observed import Cluster, listed, pods
+from meshwright.mesh.objects import Step, annotations_of
+from meshwright.mesh.observed import Absent, Cluster, listed, pods
+from meshwright.mesh.remotes import access_of
 
 log = structlog.get_logger()
 
@@ -37,12 +42,9 @@ class Deletion:
     """`keep` brings a mesh to what is declared, as ever; `proceed`, asked before each delete, raises Superseded."""
 
     def __init__(
-        self, client: Client, reader: Reader, secrets: SecretStore, *, namespace: str, now: Callable[[], dt.datetime],
-        keep: Keep, proceed: Proceed,
-    ) -> None:  # fmt: skip
-        self._client = client
-        self._reader = reader
-        self._secrets = secrets
+        self, members: Members, *, namespace: str, now: Callable[[], dt.datetime], keep: Keep, proceed: Proceed
+    ) -> None:
+        self._members = members
         self._namespace = namespace
         self._now = now
         self._keep = keep
@@ -64,19 +66,26 @@ class Deletion:
             text = f"spec.mode is {mesh.spec.mode}: nothing is removed until it is Apply"
             attempt.finding = Finding("Deleting", text)
             return False
-        # Informers may say that there are sidecars; that there are none is believed of the API server alone, as is all
+        members = await self._members.of(mesh.spec)
+        attempt.absent = tuple(each for each in members.values() if isinstance(each, Absent))
+        there = {name: each for name, each in members.items() if isinstance(each, Member)}
+        forced = _is_forced(manifest)
+        # Informers may say that there are sidecars; that there are none is believed of the API servers alone, as is all
         # that follows: what an informer does not know yet would be left for ever.
-        for reader in (self._reader, self._client):
-            cluster = await gather_cluster(reader, mesh, name=mesh.spec.cluster_name, now=self._now())
-            attempt.clusters = (cluster,)
-            if cluster.proxies and not _is_forced(manifest):
-                attempt.finding = Finding("Deleting", await self._wait(manifest, attempt, cluster))
+        for fresh in (False, True):
+            looks = [
+                gather_cluster(each.client if fresh else each.reader, mesh, name=name, now=self._now())
+                for name, each in there.items()
+            ]
+            clusters: list[Cluster] = await together(*looks)
+            attempt.clusters = tuple(clusters)
+            if not forced and (waits := waits_for(clusters, attempt.absent)):
+                attempt.finding = Finding("Deleting", await self._wait(manifest, attempt, waits))
                 return False
-        return await self._take_away(mesh, cluster, attempt)
+        return await self._take_away(mesh, there, clusters, attempt)
 
-    async def _wait(self, manifest: Manifest, attempt: Attempt, cluster: Cluster) -> str:
+    async def _wait(self, manifest: Manifest, attempt: Attempt, waits: str) -> str:
         """Keeps the mesh as declared. Whom the deletion waits for."""
-        waits = waits_for(cluster)
         try:
             await self._keep(manifest, attempt)
         except (LeaseLost, Superseded):
@@ -87,45 +96,69 @@ class Deletion:
             return f"{waits}; until then it cannot be kept as declared: {attempt.finding.message}"
         return waits
 
-    async def _take_away(self, mesh: MeshInstall, cluster: Cluster, attempt: Attempt) -> bool:
+    async def _take_away(
+        self, mesh: MeshInstall, members: Mapping[str, Member], clusters: Iterable[Cluster], attempt: Attempt
+    ) -> bool:
         proceed = partial(self._proceed, mesh)
-        step = await remove(
-            self._client,
-            owner_of(mesh),
-            Names(mesh.spec.namespace, mesh.spec.revision),
-            istiods=cluster.istiods,
-            root=await self._root(mesh),
-            proceed=proceed,
-        )
-        if step:
+        await self._revoke(mesh, members, proceed)
+        steps = await together(*(self._remove(mesh, each, members[each.name], proceed) for each in clusters))
+        if step := next((each for each in steps if each), None):
             attempt.finding = Finding("Deleting", str(step))
             return False
         if mesh.spec.trust.deletion_policy is DeletionPolicy.DELETE:
-            intent = trust_intent(mesh, mesh.spec.cluster_name)
+            for name, member in members.items():
+                proceed()
+                await remove_intermediate(trust_intent(mesh, name), self._stores(member))
             proceed()
-            await remove_trust(intent, self._secrets, operator_namespace=self._namespace)
-        await set_finalizers(self._client, mesh, [each for each in mesh.finalizers if each != FINALIZER])
+            await remove_root(trust_intent(mesh, mesh.spec.own_cluster), self._stores(self._members.own))
+        await set_finalizers(self._members.own.client, mesh, [each for each in mesh.finalizers if each != FINALIZER])
         log.info("mesh removed", mesh=mesh.name)
         return True
 
-    async def _root(self, mesh: MeshInstall) -> str | None:
+    async def _remove(
+        self, mesh: MeshInstall, cluster: Cluster, member: Member, proceed: Callable[[], None]
+    ) -> Step | None:
+        root = await self._root(mesh, cluster.name, member)
+        names = Names(mesh.spec.namespace, mesh.spec.revision)
+        return await remove(member.client, owner_of(mesh), names, istiods=cluster.istiods, root=root, proceed=proceed)
+
+    async def _revoke(self, mesh: MeshInstall, members: Mapping[str, Member], proceed: Callable[[], None]) -> None:
+        """Takes the clusters' access to each other back, before anything that it rests on goes."""
+        for reader, source in permutations(members, 2):
+            await revoke_remote(
+                access_of(mesh, reader, source), reader=members[reader].secrets, source=members[source].secrets,
+                proceed=proceed,
+            )  # fmt: skip
+
+    def _stores(self, member: Member) -> Stores:
+        return Stores(member.secrets, self._members.own.secrets, self._namespace)
+
+    async def _root(self, mesh: MeshInstall, cluster: str, member: Member) -> str | None:
         """The fingerprint of the mesh's root; of one that is lost, or cannot be used, what the status knows of it."""
         known = next((each.trust.root_fingerprint for each in mesh.status.clusters), None)
-        intent = trust_intent(mesh, mesh.spec.cluster_name)
         try:
-            standing = await look_at_trust(intent, self._secrets, operator_namespace=self._namespace, now=self._now())
+            standing = await look_at_trust(trust_intent(mesh, cluster), self._stores(member), now=self._now())
         except TrustError:
             return known
         return standing.root_fingerprint or known
 
 
-def waits_for(cluster: Cluster) -> str:
-    names = listed(cluster.some_proxies, of=cluster.proxies)
-    return (
-        f"waiting for {pods(cluster.proxies)} with a sidecar of this mesh to go: {names}; take the injection label from"
-        " their namespaces and restart them, or let the mesh go all the same by the annotation"
-        f" {ANNOTATION_FORCE_DELETE}=true"
-    )
+def waits_for(clusters: Iterable[Cluster], absent: Iterable[Absent] = ()) -> str:
+    """Why a mesh cannot be taken away yet; empty when it can."""
+    clusters = [each for each in clusters if each.proxies]
+    if count := sum(each.proxies for each in clusters):
+        names = listed([name for each in clusters for name in each.some_proxies][:NAMED_PROXIES], of=count)
+        return (
+            f"waiting for {pods(count)} with a sidecar of this mesh to go: {names}; take the injection label from"
+            " their namespaces and restart them, or let the mesh go all the same by the annotation"
+            f" {ANNOTATION_FORCE_DELETE}=true"
+        )
+    if away := next(iter(absent), None):
+        return (
+            f"{away.why.message}; what the mesh made there can be removed only when it answers: wait, or leave it there"
+            f" by the annotation {ANNOTATION_FORCE_DELETE}=true"
+        )
+    return ""
 
 
 def _is_forced(manifest: Manifest) -> bool:

@@ -18,10 +18,13 @@ GRACE = (0.2, 0.4, 0.8)  # seconds between the first questions about a new confi
 HASTE = dt.timedelta(seconds=2)
 
 
-def _is_well(replies: Replies, plane: ControlPlane, cluster: Cluster) -> bool:
-    return not replies.trouble and not configuration_finding(
-        replies, plane.mesh_config, version=plane.version, cluster=cluster.name
-    )
+NOBODY: frozenset[str] = frozenset()
+
+
+def _is_well(replies: Replies, plane: ControlPlane, cluster: Cluster, remotes: frozenset[str]) -> bool:
+    if replies.trouble or not all(replies.synced(each) for each in remotes):
+        return False
+    return not configuration_finding(replies, plane.mesh_config, version=plane.version, cluster=cluster.name)
 
 
 @dataclass
@@ -30,6 +33,7 @@ class _Last:
 
     census: Census = field(default_factory=Census)
     question: object = None
+    remotes: frozenset[str] = NOBODY
     until: dt.datetime | None = None
     replies: Replies = field(default_factory=Replies)
 
@@ -44,19 +48,22 @@ class Inquiry:
         self._ports = ports
         self._last: dict[tuple[str, str], _Last] = {}
 
-    async def look(self, mesh: str, plane: ControlPlane, cluster: Cluster, *, now: dt.datetime) -> Replies:
-        """Never raises: what does not answer says so in the replies."""
+    async def look(
+        self, mesh: str, plane: ControlPlane, cluster: Cluster, *, now: dt.datetime, remotes: frozenset[str] = NOBODY
+    ) -> Replies:
+        """`remotes`: the clusters that its istiods are to read. Never raises: what does not answer says so."""
         last = self._last.setdefault((mesh, cluster.name), _Last())
-        question = (cluster.istiod_pods, plane.mesh_config)
-        if question == last.question and last.until and now < last.until:
+        question = (cluster.istiod_pods, plane.mesh_config)  # remotes take their time: they are no reason to insist
+        known = all(each in last.remotes for each in remotes)
+        if question == last.question and known and last.until and now < last.until:
             return last.replies
         answers, earliest = await together(
             self._ask(plane, cluster, changed=question != last.question),
             last.census.look(self._ports, cluster.fleet, now=now),
         )
         replies = Replies(answers, earliest)
-        well = _is_well(replies, plane, cluster)
-        last.question, last.replies = question, replies
+        well = _is_well(replies, plane, cluster, remotes)
+        last.question, last.replies, last.remotes = question, replies, remotes
         last.until = now + (QUIET if well else HASTE)
         return replies
 
@@ -64,10 +71,15 @@ class Inquiry:
         """A new configuration takes istiod a moment to read: that is no news."""
         for pause in GRACE if changed else ():
             answers = await ask(self._ports, plane.names.namespace, cluster.istiod_pods)
-            if _is_well(Replies(answers), plane, cluster):
+            if _is_well(Replies(answers), plane, cluster, NOBODY):
                 return answers
             await asyncio.sleep(pause)
         return await ask(self._ports, plane.names.namespace, cluster.istiod_pods)
+
+    def last(self, mesh: str, cluster: str) -> Replies:
+        """What was answered last."""
+        last = self._last.get((mesh, cluster))
+        return last.replies if last else Replies()
 
     def forget(self, mesh: str) -> None:
         self._last = {key: last for key, last in self._last.items() if key[0] != mesh}

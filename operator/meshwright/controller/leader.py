@@ -10,8 +10,9 @@ import structlog
 
 from meshwright.api.errors import LeaseLost, MeshwrightError
 from meshwright.cluster.client import Client
-from meshwright.cluster.mirror import mirror_of
+from meshwright.cluster.mirror import Mirror, mirror_of
 from meshwright.controller.health import Watchdog
+from meshwright.controller.members import Member, Members
 from meshwright.controller.metrics import Metrics
 from meshwright.controller.queue import Queue
 from meshwright.controller.reconcile import Again, Reconciler
@@ -37,16 +38,26 @@ class Leader:
         self.watchdog = Watchdog(limit=STUCK)
         self.first_done = asyncio.Event()  # set after the first reconcile
         self._generations: dict[str, int] = {}  # the newest of each mesh that a watch saw
-        self.mirror = mirror_of(
-            client, wake=self._child_changed, revision_changed=self._proxies_changed, shared_changed=self._all_changed
+        self.mirror = self._reflect(client)
+        self._members = Members(
+            Member(client, self.mirror),
+            namespace=namespace,
+            connect=lambda access: Client.for_member(access, observer=metrics.observe_request),
+            reflect=self._reflect,
+            changed=self._all_changed,
+            now=now,
         )
         self._reconciler = Reconciler(
-            client,
-            self.mirror,
+            self._members,
             Reporter(client, metrics, instance=instance, now=now),
             namespace=namespace,
             now=now,
             generation_of=lambda mesh: self._generations.get(mesh, 0),
+        )
+
+    def _reflect(self, client: Client) -> Mirror:
+        return mirror_of(
+            client, wake=self._child_changed, revision_changed=self._proxies_changed, shared_changed=self._all_changed
         )
 
     def mesh_changed(self, name: str, generation: int) -> None:
@@ -67,10 +78,13 @@ class Leader:
 
     async def run(self) -> None:
         """Until it is cancelled. Raises LeaseLost, in a group, when nothing may be written any more."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.mirror.run(), name="informers")
-            for number in range(WORKERS):
-                tasks.create_task(self._worker(), name=f"worker {number}")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.mirror.run(), name="informers")
+                for number in range(WORKERS):
+                    tasks.create_task(self._worker(), name=f"worker {number}")
+        finally:
+            await self._members.close()
 
     async def _worker(self) -> None:
         while True:

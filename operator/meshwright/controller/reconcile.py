@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,25 +23,28 @@ from meshwright.api.errors import (
     Superseded,
     TransientError,
     TrustError,
+    Unreachable,
 )
 from meshwright.api.meshinstall import FINALIZER, MeshInstall, Mode
-from meshwright.cluster.apply import Applier, Proceed
-from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Reader, after_writes, gather, root_bundles
+from meshwright.cluster.apply import Proceed
+from meshwright.cluster.client import Manifest
+from meshwright.cluster.gather import after_writes, gather, root_bundles
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL
+from meshwright.cluster.together import together
 from meshwright.controller.deletion import Deletion
 from meshwright.controller.finalizers import set_finalizers
-from meshwright.controller.inquiry import Inquiry
+from meshwright.controller.members import Member, Members, sources
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
-from meshwright.keys.store import KubernetesSecrets
-from meshwright.keys.trust import ensure_trust, look_at_trust
+from meshwright.keys.remote import ensure_remote
+from meshwright.keys.trust import Stores, ensure_trust, look_at_trust
 from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.objects import Key, Live
-from meshwright.mesh.observed import Cluster, Observed
+from meshwright.mesh.observed import Absent, Cluster, Observed
+from meshwright.mesh.remotes import joining_findings, remote_intent
 from meshwright.mesh.trust import Trust, other_root
 from meshwright.render.objects import render
 
@@ -64,26 +67,21 @@ class Again:
 
 
 class Reconciler:
-    """`reader` answers what need not be the newest; `generation_of` tells the newest generation that a watch saw."""
+    """`generation_of` tells the newest generation of a mesh that a watch saw."""
 
     def __init__(
-        self, client: Client, reader: Reader, reporter: Reporter, *, namespace: str, now: Callable[[], dt.datetime],
+        self, members: Members, reporter: Reporter, *, namespace: str, now: Callable[[], dt.datetime],
         generation_of: Callable[[str], int] = lambda _: 0,
     ) -> None:  # fmt: skip
-        self._client = client
-        self._reader = reader
+        self._members = members
+        self._client = members.own.client
         self._reporter = reporter
         self._namespace = namespace  # the operator's own, where root keys are kept
         self._now = now
         self._generation_of = generation_of
-        self._secrets = KubernetesSecrets(client)
-        self._applier = Applier(client, reader)
-        self._inquiry = Inquiry(client)
         self.meshes: dict[str, str] = {}  # by revision
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
-        self._deletion = Deletion(
-            client, reader, self._secrets, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed
-        )
+        self._deletion = Deletion(members, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed)
 
     async def reconcile(self, name: str) -> Again | None:
         """Bring mesh `name` towards what is declared. None: nothing to do until somebody changes something."""
@@ -122,13 +120,14 @@ class Reconciler:
     def _forget(self, name: str) -> None:
         self.meshes = {revision: mesh for revision, mesh in self.meshes.items() if mesh != name}
         self._conflicts.pop(name, None)
-        self._applier.forget(name)
-        self._inquiry.forget(name)
+        self._members.forget(name)
         self._reporter.forget(name)
 
     async def _attempt(self, manifest: Manifest, attempt: Attempt) -> None:
-        observed = await gather(self._reader, manifest, now=self._now())
-        attempt.mesh, attempt.clusters = observed.mesh, observed.clusters
+        mesh = MeshInstall.parse(manifest)
+        members = await self._members.of(mesh.spec)
+        observed = await gather(self._members.own.reader, manifest, now=self._now(), others=sources(members))
+        attempt.mesh, attempt.clusters, attempt.absent = observed.mesh, observed.clusters, observed.absent
         if observed.mesh.spec.mode is Mode.PAUSED:
             attempt.finding = Finding("Paused", "spec.mode is Paused: nothing is changed until it is Apply")
             return
@@ -137,60 +136,130 @@ class Reconciler:
             attempt.finding = desired.finding
             return
         self.meshes[observed.mesh.spec.revision] = observed.mesh.name
-        await self._carry_out(observed, desired, attempt, plan=desired.mode is Mode.PLAN)
+        await self._carry_out(observed, desired, attempt, members)
 
-    async def _carry_out(self, observed: Observed, desired: Desired, attempt: Attempt, *, plan: bool) -> None:
+    async def _carry_out(
+        self, observed: Observed, desired: Desired, attempt: Attempt, members: Mapping[str, Member | Absent]
+    ) -> None:
+        plan = desired.mode is Mode.PLAN
         proceed = partial(self._proceed, observed.mesh)
         if not plan and not any(plane.resize.nowhere for plane in desired.control_planes):
             await self._hold(observed.mesh)
-        for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True):
-            if not plan:
-                attempt.planes[cluster.name] = plane
-            if plane.resize.nowhere and plane.resize.finding:
-                attempt.finding = plane.resize.finding
-                return
-            # Before anything is written: does it render, are our places free, does nobody trust another root?
-            found = await self._applier.survey(render(plane, trust=None), plane.owner)
-            _check_replicas(found.live, plane, cluster)
-            trust = await self._trust(observed, plane, cluster, proceed, write=not plan)
-            if trust:
-                attempt.trusts[plane.cluster] = trust
-            outcome = await self._applier.apply(render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed)
-            if plan:  # what runs is not judged by what is only thought of
-                attempt.planned[plane.cluster] = outcome
+        sites = [
+            Site(plane, cluster, member, own=member is self._members.own)
+            for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True)
+            if isinstance(member := members[cluster.name], Member)
+        ]
+        await together(*(self._guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
+                         for each in sites))  # fmt: skip
+        if plan:
+            attempt.finding = _planned(attempt)
+            return
+        there = [each for each in sites if each.name in attempt.outcomes]
+        await together(*(self._guarded(self._let_in(each, there, observed, attempt, proceed), each, attempt)
+                         for each in there))  # fmt: skip
+        await together(*(self._ask(each, observed, attempt) for each in there))
+        attempt.finding = _progress(attempt, sites)
+
+    async def _guarded(self, work: Awaitable[None], site: Site, attempt: Attempt) -> None:
+        """What goes wrong in a member cluster is told, and holds up no other one."""
+        try:
+            await work
+        except (LeaseLost, Superseded):
+            raise
+        except MeshwrightError as error:
+            if site.own:
+                raise
+            text = f"cluster {site.name}: {error}"
+            away = isinstance(error, Unreachable)
+            attempt.hindered[site.name] = Finding("ClusterAway", text) if away else Finding("MemberNotReady", text)
+
+    async def _bring_about(
+        self, site: Site, observed: Observed, attempt: Attempt, proceed: Proceed, *, plan: bool
+    ) -> None:
+        """One cluster, as it is declared."""
+        plane, applier = site.plane, site.member.applier
+        if not plan:
+            attempt.planes[site.name] = plane
+        if plane.resize.nowhere and plane.resize.finding:
+            attempt.hindered[site.name] = plane.resize.finding
+            return
+        # Before anything is written: does it render, are our places free, does nobody trust another root?
+        found = await applier.survey(render(plane, trust=None), plane.owner)
+        _check_replicas(found.live, plane, site.cluster)
+        trust = await self._trust(observed, site, proceed, write=not plan)
+        if trust:
+            attempt.trusts[site.name] = trust
+        outcome = await applier.apply(render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed)
+        if plan:  # what runs is not judged by what is only thought of
+            attempt.planned[site.name] = outcome
+            return
+        attempt.outcomes[site.name] = outcome
+        site.cluster = attempt.saw(after_writes(site.cluster, outcome.changed_to))
+
+    async def _let_in(
+        self, site: Site, there: Iterable[Site], observed: Observed, attempt: Attempt, proceed: Proceed
+    ) -> None:
+        """Makes a cluster's istiods able to read the others, and keeps them so."""
+        replies = site.member.inquiry.last(observed.mesh.name, site.name)
+        for other in there:
+            if other is site:
                 continue
-            attempt.outcomes[plane.cluster] = outcome
-            written = attempt.saw(after_writes(cluster, outcome.changed_to))
-            replies = await self._inquiry.look(observed.mesh.name, plane, written, now=observed.now)
-            attempt.replies[cluster.name] = replies
-            attempt.findings[cluster.name] = _look(observed, plane, written, replies, trust)
-        attempt.finding = _planned(attempt) if plan else _progress(attempt)
+            intent = remote_intent(observed.mesh, site.cluster, other.cluster)
+            if intent is None:
+                continue
+            remote = await ensure_remote(
+                intent, reader=site.member.secrets, source=other.member.secrets, now=observed.now,
+                synced=replies.synced(other.name), rotation=observed.mesh.rotate_access, proceed=proceed,
+            )  # fmt: skip
+            attempt.remotes[site.name, other.name] = remote
+
+    async def _ask(self, site: Site, observed: Observed, attempt: Attempt) -> None:
+        """What runs there says of itself."""
+        remotes = frozenset(source for reader, source in attempt.remotes if reader == site.name)
+        replies = await site.member.inquiry.look(
+            observed.mesh.name, site.plane, site.cluster, remotes=remotes, now=observed.now
+        )
+        attempt.replies[site.name] = replies
+        attempt.findings[site.name] = _look(observed, site, replies, attempt.trusts.get(site.name), remotes)
 
     def _proceed(self, mesh: MeshInstall) -> None:
         """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""
         if self._generation_of(mesh.name) > mesh.generation:
             raise Superseded(f"MeshInstall {mesh.name} was changed meanwhile")
 
-    async def _trust(
-        self, observed: Observed, plane: ControlPlane, cluster: Cluster, proceed: Proceed, *, write: bool
-    ) -> Trust | None:
+    async def _trust(self, observed: Observed, site: Site, proceed: Proceed, *, write: bool) -> Trust | None:
         """The trust of a cluster, made or renewed when that is due. Raises TrustError."""
-        standing = await look_at_trust(plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now)
+        cluster, intent = site.cluster, site.plane.trust
+        stores = Stores(site.member.secrets, self._members.own.secrets, self._namespace)
+        standing = await look_at_trust(intent, stores, now=observed.now)
         if cluster.proxies and (standing.root_fingerprint is None or observed.mesh.status.version is None):
             # Sidecars that run before this mesh does, or after its root was lost, must not be cut off.
-            bundles = await root_bundles(self._reader, cluster.proxy_namespaces)
+            bundles = await root_bundles(site.member.reader, cluster.proxy_namespaces)
             if objection := other_root(cluster.proxy_namespaces, bundles, standing.root_fingerprint):
                 raise TrustError(objection)
         if not write or (standing.trust and not standing.renewal_due):
             return standing.trust
-        return await ensure_trust(
-            plane.trust, self._secrets, operator_namespace=self._namespace, now=observed.now, proceed=proceed
-        )
+        return await ensure_trust(intent, stores, now=observed.now, proceed=proceed)
 
     async def _hold(self, mesh: MeshInstall) -> None:
         """Our finalizer, before anything is made that would have to be taken away."""
         if FINALIZER not in mesh.finalizers:
             await set_finalizers(self._client, mesh, [*mesh.finalizers, FINALIZER])
+
+
+@dataclass
+class Site:
+    """A cluster that is worked on: what should be there, what was seen, and how it is reached."""
+
+    plane: ControlPlane
+    cluster: Cluster
+    member: Member
+    own: bool
+
+    @property
+    def name(self) -> str:
+        return self.cluster.name
 
 
 def readable(manifest: Manifest) -> MeshInstall:
@@ -231,32 +300,38 @@ VERBS = ("created", "changed", "deleted")
 
 
 def _look(
-    observed: Observed, plane: ControlPlane, cluster: Cluster, replies: Replies, trust: Trust | None
+    observed: Observed, site: Site, replies: Replies, trust: Trust | None, remotes: Iterable[str]
 ) -> tuple[Finding, ...]:
     """All that is not as it should be in a cluster, in the order in which it is told."""
-    spec = observed.mesh.spec
+    spec, plane, name = observed.mesh.spec, site.plane, site.name
     found = (
-        configuration_finding(replies, plane.mesh_config, version=plane.version, cluster=cluster.name),
-        *certificate_findings(replies, trust, spec.data_plane, now=observed.now, cluster=cluster.name),
+        configuration_finding(replies, plane.mesh_config, version=plane.version, cluster=name),
+        *certificate_findings(replies, trust, spec.data_plane, now=observed.now, cluster=name),
         plane.resize.finding,
         *cluster_findings(
-            cluster, plane.names, replicas=plane.replicas.replicas, gateways=plane.gateways, cni=plane.cni is not None
+            site.cluster, plane.names, replicas=plane.replicas.replicas, gateways=plane.gateways,
+            cni=plane.cni is not None,
         ),
-    )
+        *joining_findings(spec, site.cluster, plane, replies, remotes),
+    )  # fmt: skip
     return tuple(each for each in found if each)
 
 
-def _progress(attempt: Attempt) -> Finding | None:
+def _progress(attempt: Attempt, sites: Iterable[Site]) -> Finding | None:
     """Why the mesh is not ready yet; None when it is."""
-    for cluster, outcome in attempt.outcomes.items():
+    for site in sites:
+        if hindrance := attempt.hindered.get(site.name):
+            return hindrance
+        outcome = attempt.outcomes.get(site.name)
         # What is on its way is told last: it may go by itself.
-        wrong = [each for each in attempt.findings[cluster] if REASONS[each.reason].ready == "False"]
+        wrong = [each for each in attempt.findings.get(site.name, ()) if REASONS[each.reason].ready == "False"]
         finding = next((each for each in wrong if each.reason != "Progressing"), wrong[0] if wrong else None)
-        if finding and outcome.waiting and finding.reason in ("Progressing", "WebhooksNotTrusted"):
+        waiting = outcome.waiting if outcome else None
+        if finding and waiting and finding.reason in ("Progressing", "WebhooksNotTrusted"):
             moving = next((each for each in wrong if each.reason == "Progressing"), finding)
-            return Finding("Progressing", f"{outcome.waiting.place}: {moving.message}")
+            return Finding("Progressing", f"{waiting.place}: {moving.message}")
         if finding:
             return finding
-        if outcome.waiting:
-            return Finding("Progressing", str(outcome.waiting))
-    return None
+        if waiting:
+            return Finding("Progressing", str(waiting))
+    return next((each.why for each in attempt.absent), None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshwright.api.conditions import (
+    CLUSTERS_JOINED,
     CONFIGURATION_ACCEPTED,
     CONTROL_PLANE_READY,
     GATEWAYS_READY,
@@ -31,10 +32,12 @@ from meshwright.api.meshinstall import (
     GatewayStatus,
     InjectionStatus,
     MeshInstall,
+    MeshSpec,
     MeshStatus,
     Mode,
     PlanStatus,
     ProxyVersion,
+    RemoteStatus,
     TrustStatus,
     WorkloadCertificates,
 )
@@ -46,8 +49,8 @@ from meshwright.mesh.evidence import Replies
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster, Istiod, listed
-from meshwright.mesh.trust import Trust
+from meshwright.mesh.observed import Absent, Cluster, Istiod, listed
+from meshwright.mesh.trust import Remote, Trust
 
 SEEN = (CONTROL_PLANE_READY, WEBHOOKS_CONFIGURED)  # parts that are judged also where nothing was decided
 NAMED_PLAN = 20
@@ -63,12 +66,17 @@ class Attempt:
 
     mesh: MeshInstall
     clusters: tuple[Cluster, ...] = ()
+    absent: tuple[Absent, ...] = ()
     trusts: dict[str, Trust] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # of what was carried out, by cluster
     planned: dict[str, Outcome] = field(default_factory=dict)  # of dry runs, by cluster
     planes: dict[str, ControlPlane] = field(default_factory=dict)  # what was carried out, by cluster
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)  # by cluster, once all of it was looked at
     replies: dict[str, Replies] = field(default_factory=dict)  # what istiods and proxies say of themselves, by cluster
+    remotes: dict[tuple[str, str], Remote] = field(default_factory=dict)  # by who reads, and what
+    hindered: dict[str, Finding] = field(
+        default_factory=dict
+    )  # why a cluster is not as declared, and was not looked at
     finding: Finding | None = None  # why Ready is not True
 
     def saw(self, cluster: Cluster) -> Cluster:
@@ -84,6 +92,7 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     if not REASONS[finding.reason].stalled:
         finding = Finding(finding.reason, finding.message + _but_for(attempt))
     clusters = [_cluster(attempt, cluster, now) for cluster in attempt.clusters]
+    clusters += [_absent(attempt, absent) for absent in attempt.absent]
     if not clusters:  # nothing could be read: what was known, but ready no more
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]
     status = MeshStatus(
@@ -137,7 +146,8 @@ def _conditions(attempt: Attempt, finding: Finding, now: dt.datetime) -> list[Co
 
 def _parts(attempt: Attempt, finding: Finding) -> Iterator[tuple[str, str, str, str]]:
     """Type, status, reason and message of each part that was looked at, or of which nothing is known."""
-    found = {REASONS[each.reason].part: each for each in reversed([finding, *_all_findings(attempt)])}
+    told = [finding, *_all_findings(attempt), *attempt.hindered.values(), *(each.why for each in attempt.absent)]
+    found = {REASONS[each.reason].part: each for each in reversed(told)}
     before = {condition.type for condition in attempt.mesh.status.conditions}
     for part in PARTS:
         if (wrong := found.get(part.type)) and part.type != READY:
@@ -166,8 +176,11 @@ def _is_ours(attempt: Attempt) -> bool:
 
 
 def _well(part: Part, attempt: Attempt) -> str:
-    if part.type == GATEWAYS_READY and not attempt.mesh.spec.gateways:
+    spec = attempt.mesh.spec
+    if part.type == GATEWAYS_READY and not spec.gateways and len(spec.members) == 1:
         return "no gateway is asked for"
+    if part.type == CLUSTERS_JOINED and len(spec.members) == 1:
+        return "the mesh has one cluster"
     return part.message
 
 
@@ -203,7 +216,11 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
     replies = attempt.replies.get(cluster.name)
     return ClusterStatus(
         name=cluster.name,
-        ready=ours and not any(REASONS[each.reason].ready == "False" for each in findings),
+        **_member(spec, cluster.name),
+        remotes=_remotes(attempt, cluster.name, before),
+        ready=ours
+        and cluster.name not in attempt.hindered
+        and not any(REASONS[each.reason].ready == "False" for each in findings),
         kubernetes_version=cluster.kubernetes or None,
         control_plane=_control_plane(attempt.planes.get(cluster.name), istiod, before.control_plane),
         proxies=cluster.proxies if made else 0,
@@ -227,6 +244,31 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
             intermediate_expires=timestamp(trust.intermediate_expires),
         ) if trust else before.trust,
     )  # fmt: skip
+
+
+def _member(spec: MeshSpec, name: str) -> dict[str, Any]:
+    secret = next((each.kubeconfig_secret for each in spec.members if each.name == name), None)
+    return {"network": spec.network(name) or None, "kubeconfig_secret": secret}
+
+
+def _remotes(attempt: Attempt, name: str, before: ClusterStatus) -> list[RemoteStatus] | None:
+    """One that is not looked at now is as it was."""
+    known, replies = {each.name: each for each in before.remotes or ()}, attempt.replies.get(name, Replies())
+    looked = {
+        source: RemoteStatus(name=source, synced=replies.sync(source), token_expires=timestamp(remote.expires))
+        for (reader, source), remote in attempt.remotes.items()
+        if reader == name
+    }
+    others = {each.name for each in attempt.mesh.spec.members} - {name}
+    return [each for source, each in sorted((known | looked).items()) if source in others] or None
+
+
+def _absent(attempt: Attempt, absent: Absent) -> ClusterStatus:
+    """What was known of it, and why nothing is known now."""
+    none = ClusterStatus(name=absent.name)
+    before = next((each for each in attempt.mesh.status.clusters if each.name == absent.name), none)
+    news = _member(attempt.mesh.spec, absent.name) | {"ready": False, "away": absent.why.message[:MESSAGE_LIMIT]}
+    return before.model_copy(update=news)
 
 
 def _control_plane(plane: ControlPlane | None, istiod: Istiod | None, before: ControlPlaneStatus) -> ControlPlaneStatus:

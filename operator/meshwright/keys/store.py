@@ -31,6 +31,7 @@ class KubernetesSecrets:
             files={file: base64.b64decode(text) for file, text in (manifest.get("data") or {}).items()},
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
+            annotations=metadata.get("annotations") or {},
         )
 
     async def create(self, secret: Secret) -> None:
@@ -40,6 +41,7 @@ class KubernetesSecrets:
         stored = await self._client.get(SECRET, secret.name, secret.namespace)
         if stored is None or stored["metadata"]["resourceVersion"] != secret.resource_version:
             raise Conflict(f"{secret} was changed by somebody else")
+        stored["metadata"]["annotations"] = {**(stored["metadata"].get("annotations") or {}), **secret.annotations}
         stored["data"] = {**(stored.get("data") or {}), **_encoded(secret)}
         await self._client.replace(SECRET, stored, field_manager=MANAGER)
 
@@ -71,6 +73,7 @@ def _manifest(secret: Secret) -> Manifest:
             "namespace": secret.namespace,
             "name": secret.name,
             "labels": dict(secret.labels),
+            **({"annotations": dict(secret.annotations)} if secret.annotations else {}),
         },
         "data": _encoded(secret),
     }

@@ -33,6 +33,7 @@ class Secret:
     files: Mapping[str, bytes] = field(repr=False)
     uid: str = ""
     resource_version: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return f"Secret {self.namespace}/{self.name}"
@@ -47,7 +48,7 @@ class SecretStore(Protocol):
         """Raises Conflict when it exists already."""
 
     async def update(self, secret: Secret) -> None:
-        """Writes its files, and leaves all else of the stored Secret as it is.
+        """Writes its files and annotations, and leaves all else of the stored Secret as it is.
 
         Raises Conflict when its resourceVersion is not the stored one.
         """
@@ -71,11 +72,18 @@ class Standing:
     renewal_due: bool = False
 
 
-async def look_at_trust(
-    intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime
-) -> Standing:
+@dataclass(frozen=True)
+class Stores:
+    """Where a cluster's trust is kept: its intermediate in the cluster itself, the root where the operator runs."""
+
+    signing: SecretStore
+    roots: SecretStore
+    operator_namespace: str
+
+
+async def look_at_trust(intent: TrustIntent, stores: Stores, *, now: dt.datetime) -> Standing:
     """What is there, and nothing written. Raises TrustError for what is there and cannot be used."""
-    found = await _find(intent, store, operator_namespace, now)
+    found = await _find(intent, stores, now)
     root, signing = found.root, found.signing
     if root is None:
         return Standing(root_fingerprint=None, trust=None)
@@ -85,32 +93,38 @@ async def look_at_trust(
 
 
 async def ensure_trust(
-    intent: TrustIntent, store: SecretStore, *, operator_namespace: str, now: dt.datetime,
-    proceed: Callable[[], None] = lambda: None,
-) -> Trust:  # fmt: skip
+    intent: TrustIntent, stores: Stores, *, now: dt.datetime, proceed: Callable[[], None] = lambda: None
+) -> Trust:
     """Makes what is missing of root and intermediate, and renews an intermediate that is past half of its life.
 
     `proceed` is asked before each write. Raises TrustError as `look_at_trust` does, before anything is written.
     """
     for _ in range(ATTEMPTS):
         try:
-            found = await _find(intent, store, operator_namespace, now)
-            return await _complete(found, intent, store, operator_namespace, now, proceed=proceed)
+            found = await _find(intent, stores, now)
+            return await _complete(found, intent, stores, now, proceed=proceed)
         except Conflict:
             continue  # somebody wrote in between: what they wrote counts, so read again
     raise Conflict(f"Secret {intent.namespace}/{intent.signing_secret} keeps being changed by somebody else")
 
 
-async def remove_trust(intent: TrustIntent, store: SecretStore, *, operator_namespace: str) -> None:
-    """Deletes the intermediate's Secret, then the root's; one that is not ours stays.
+async def remove_intermediate(intent: TrustIntent, stores: Stores) -> None:
+    """Deletes the intermediate's Secret, if it is ours. Raises Conflict when it changes in between."""
+    await _remove(intent, stores.signing, intent.namespace, intent.signing_secret)
 
-    Stopped at any point it can be run again: a root without an intermediate is whole, the reverse is not. Raises
-    Conflict when one of them changes in between.
+
+async def remove_root(intent: TrustIntent, stores: Stores) -> None:
+    """Deletes the root's Secret, if it is ours: last, because a root without intermediates is whole, the reverse not.
+
+    Raises Conflict when it changes in between.
     """
-    for namespace, name in ((intent.namespace, intent.signing_secret), (operator_namespace, intent.root_secret)):
-        secret = await store.read(namespace, name)
-        if secret and _labels(intent).items() <= secret.labels.items():
-            await store.delete(secret)
+    await _remove(intent, stores.roots, stores.operator_namespace, intent.root_secret)
+
+
+async def _remove(intent: TrustIntent, store: SecretStore, namespace: str, name: str) -> None:
+    secret = await store.read(namespace, name)
+    if secret and _labels(intent).items() <= secret.labels.items():
+        await store.delete(secret)
 
 
 @dataclass(frozen=True)
@@ -122,16 +136,16 @@ class _Found:
     signing_secret: Secret | None
 
 
-async def _find(intent: TrustIntent, store: SecretStore, operator_namespace: str, now: dt.datetime) -> _Found:
+async def _find(intent: TrustIntent, stores: Stores, now: dt.datetime) -> _Found:
     # Read both before making either: a new root beside an old intermediate would cut the mesh in two. The root is
     # made first, so it is read last: one that another operator makes in between never looks as if it were gone.
-    signing_secret = await store.read(intent.namespace, intent.signing_secret)
-    self_signed = None if signing_secret else await store.read(intent.namespace, SELF_SIGNED_SECRET)
-    root_secret = await store.read(operator_namespace, intent.root_secret)
+    signing_secret = await stores.signing.read(intent.namespace, intent.signing_secret)
+    self_signed = None if signing_secret else await stores.signing.read(intent.namespace, SELF_SIGNED_SECRET)
+    root_secret = await stores.roots.read(stores.operator_namespace, intent.root_secret)
     if root_secret is None and signing_secret is not None:
         _check_ours(signing_secret, intent, SIGNING_FILES)
         raise TrustError(
-            f"{signing_secret} is there but its root, Secret {operator_namespace}/{intent.root_secret}, is gone:"
+            f"{signing_secret} is there but its root, Secret {stores.operator_namespace}/{intent.root_secret}, is gone:"
             f" restore that Secret from a backup, or delete {signing_secret} to start with a new root"
         )
     root = _load_root(root_secret, intent, now) if root_secret else None
@@ -142,33 +156,27 @@ async def _find(intent: TrustIntent, store: SecretStore, operator_namespace: str
 
 
 async def _complete(
-    found: _Found,
-    intent: TrustIntent,
-    store: SecretStore,
-    operator_namespace: str,
-    now: dt.datetime,
-    *,
-    proceed: Callable[[], None],
+    found: _Found, intent: TrustIntent, stores: Stores, now: dt.datetime, *, proceed: Callable[[], None]
 ) -> Trust:
     root, signing, signing_secret = found.root, found.signing, found.signing_secret
     if root is None:
         root = Authority.root(mesh_id=intent.mesh_id, trust_domain=intent.trust_domain, now=now)
         files = {"root-cert.pem": root.certificate_pem, "root-key.pem": root.key_pem}
         proceed()
-        await store.create(_secret(operator_namespace, intent.root_secret, intent, files))
+        await stores.roots.create(_secret(stores.operator_namespace, intent.root_secret, intent, files))
     if signing is None or _renewal_due(signing, root, now):
         signing = root.intermediate(cluster=intent.cluster, trust_domain=intent.trust_domain, now=now)
         files = _signing_files(root, signing)
         if signing_secret is None:
             proceed()
-            await store.ensure_namespace(intent.namespace, labels=_labels(intent))
+            await stores.signing.ensure_namespace(intent.namespace, labels=_labels(intent))
             proceed()
-            await store.create(_secret(intent.namespace, intent.signing_secret, intent, files))
+            await stores.signing.create(_secret(intent.namespace, intent.signing_secret, intent, files))
         else:
             # The root bundle stays: others may have put further roots beside ours.
             del files["root-cert.pem"]
             proceed()
-            await store.update(replace(signing_secret, files=files))
+            await stores.signing.update(replace(signing_secret, files=files))
     return _trust(root, signing)
 
 

@@ -34,6 +34,7 @@ class Answer:
     mesh_config: Mapping[str, Any] | None = None  # the one that it runs, defaults filled in
     proxies_by_version: Mapping[str, int] = field(default_factory=dict)
     root_expires: dt.datetime | None = None
+    remotes: Mapping[str, bool] = field(default_factory=dict)  # the other clusters, and whether it has read them
     trouble: str = ""
 
 

@@ -10,7 +10,7 @@ from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode
 from meshwright.mesh import availability, checks, dataplane, meshconfig, resize
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.gateways import Gateway, gateway_of
+from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
 from meshwright.mesh.health import own_istiod
 from meshwright.mesh.injection import injector_values
 from meshwright.mesh.names import CLUSTER_DOMAIN, Names
@@ -49,6 +49,8 @@ class ControlPlane:
     """istiod and what belongs to it, in one cluster."""
 
     cluster: str
+    network: str  # of its pods; empty where all reach each other
+    joined: bool  # there are other clusters, which read this one
     names: Names
     version: str
     hub: str
@@ -123,6 +125,8 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
     bounds = bounds_of(spec, size.sizing, cluster)
     return ControlPlane(
         cluster=cluster.name,
+        network=spec.network(cluster.name),
+        joined=len(spec.members) > 1,
         names=names,
         version=spec.version,
         hub=image.hub,
@@ -144,7 +148,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
             image_pull_policy=image.pull_policy,
             image_pull_secrets=spec.data_plane.image_pull_secrets,
             cluster_name=cluster.name,
-            network="",
+            network=spec.network(cluster.name),
             mesh_id=mesh_id(observed.mesh),
             trust_domain=spec.trust_domain,
             cluster_domain=CLUSTER_DOMAIN,
@@ -181,10 +185,10 @@ def gateways(cluster: Cluster, spec: MeshSpec, *, image: str) -> Iterator[Gatewa
     istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
     settled = istiod is not None and istiod.rolled_out and istiod.image == image
     live = {(each.namespace, each.name): each for each in cluster.gateways}
-    for gateway in sorted(spec.gateways, key=lambda each: each.name):
+    for gateway, network in gateway_specs(spec, spec.network(cluster.name)):
         place = (gateway.namespace or spec.namespace, gateway.name)
         if place[0] not in cluster.homeless:
-            yield gateway_of(gateway, spec, live=live.get(place), settled=settled)
+            yield gateway_of(gateway, spec, live=live.get(place), settled=settled, network=network)
 
 
 def replicas_for(cluster: Cluster, spec: MeshSpec, sizing: Sizing, bounds: Bounds | None) -> Decision:

@@ -39,6 +39,14 @@ class Replies:
             counted.update(answer.proxies_by_version)
         return dict(counted)
 
+    def synced(self, source: str) -> bool:
+        """Whether every replica has read another cluster."""
+        return bool(self.answers) and all(each.remotes.get(source) for each in self.answers)
+
+    def sync(self, source: str) -> str:
+        """Replicas that have, of all: `1/2`."""
+        return f"{sum(bool(each.remotes.get(source)) for each in self.answers)}/{len(self.answers)}"
+
     @property
     def trouble(self) -> str:
         """Why a replica could not be asked."""

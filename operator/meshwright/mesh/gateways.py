@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.api.meshinstall import (
+    EastWestService,
+    GatewayPort,
+    GatewayService,
+    GatewayType,
+    MeshSpec,
+    ServiceType,
+)
 from meshwright.api.meshinstall import Gateway as GatewaySpec
-from meshwright.api.meshinstall import GatewayPort, GatewayType, MeshSpec, ServiceType
 from meshwright.mesh import availability
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.names import DEFAULT_REVISION, Names
@@ -19,6 +26,8 @@ USUAL_PORTS = (
     GatewayPort(name="http2", port=80),
     GatewayPort(name="https", port=443),
 )
+EAST_WEST_PORTS = (GatewayPort(name="status-port", port=15021), GatewayPort(name="tls", port=15443))
+NETWORK = "topology.istio.io/network"
 USUAL_SERVICE = {GatewayType.INGRESS: ServiceType.LOAD_BALANCER, GatewayType.EGRESS: ServiceType.CLUSTER_IP}
 # What the Deployment's and the Service's selectors are made of cannot be somebody else's choice.
 RESERVED = ("istiod", "istio-cni")
@@ -45,10 +54,15 @@ class Gateway:
     annotations: Mapping[str, str]
     ports: tuple[Mapping[str, Any], ...]
     service_fields: Mapping[str, Any]  # of the Service's spec, those that were asked for
+    network: str = ""  # into which it lets other clusters; only of an east-west gateway
+
+    @property
+    def network_labels(self) -> Mapping[str, str]:
+        return {NETWORK: self.network} if self.network else {}
 
 
 def gateway_of(
-    gateway: GatewaySpec, spec: MeshSpec, *, live: GatewayPods | None = None, settled: bool = True
+    gateway: GatewaySpec, spec: MeshSpec, *, live: GatewayPods | None = None, settled: bool = True, network: str = ""
 ) -> Gateway:
     """`live`: its Deployment; `settled`: istiod is as wanted, so that its proxies may follow."""
     share = proxy_share(gateway.resources)
@@ -60,7 +74,9 @@ def gateway_of(
         "externalTrafficPolicy": service.external_traffic_policy,
         "loadBalancerClass": service.load_balancer_class,
         "loadBalancerSourceRanges": service.load_balancer_source_ranges,
+        "externalIPs": service.external_ips,
     }
+    networks = {NETWORK: network} if network else {}
     return Gateway(
         name=gateway.name,
         namespace=gateway.namespace or spec.namespace,
@@ -74,23 +90,50 @@ def gateway_of(
         ),
         selector=selector,
         # By this label the webhook finds the pod, also where its namespace asks for nothing.
-        pod_labels={**gateway.labels, **selector, **revision, "sidecar.istio.io/inject": "true"},
+        pod_labels={**gateway.labels, **selector, **revision, **networks, "sidecar.istio.io/inject": "true"},
         service_type=service.type or USUAL_SERVICE[gateway.type],
         annotations=service.annotations,
         ports=tuple(_port(each) for each in service.ports or USUAL_PORTS),
         service_fields={name: value for name, value in asked.items() if value},
+        network=network,
+    )
+
+
+def gateway_specs(spec: MeshSpec, network: str) -> list[tuple[GatewaySpec, str]]:
+    """Those of a cluster in this network, by name, each with the network into which it lets the other clusters."""
+    found = [(each, "") for each in spec.gateways]
+    if network:
+        found.append((east_west(spec), network))
+    return sorted(found, key=lambda each: each[0].name)
+
+
+def east_west(spec: MeshSpec) -> GatewaySpec:
+    """The gateway of every network, as a gateway like the others."""
+    wanted = spec.topology.east_west_gateway
+    return GatewaySpec(
+        name=Names(spec.namespace, spec.revision).east_west_gateway,
+        replicas=wanted.replicas,
+        autoscaling=wanted.autoscaling,
+        pod_disruption_budget=wanted.pod_disruption_budget,
+        resources=wanted.resources,
+        service=GatewayService(
+            **{name: getattr(wanted.service, name) for name in EastWestService.model_fields},
+            ports=list(EAST_WEST_PORTS),
+        ),
     )
 
 
 def problems(spec: MeshSpec) -> list[str]:
     """What is wrong with the gateways of a MeshInstall, with the fields' paths; the CRD says some of it, too."""
-    found, reserved = [], {*RESERVED, Names(spec.namespace, spec.revision).istiod}
+    names = Names(spec.namespace, spec.revision)
+    found, reserved = [], {*RESERVED, names.istiod, names.east_west_gateway}
+    found += [f"spec.topology.eastWestGateway{each}" for each in _east_west_problems(spec)]
     for number, gateway in enumerate(spec.gateways):
         path = f"spec.gateways[{number}] ({gateway.name})"
         if gateway.name in (each.name for each in spec.gateways[:number]):
             found.append(f"{path}.name: another gateway has this name: choose another one")
         if gateway.name in reserved:
-            found.append(f"{path}.name is istiod's or istio-cni's own: choose another one")
+            found.append(f"{path}.name is istiod's, istio-cni's or the east-west gateway's own: choose another one")
         found += contradictions(f"{path}.resources", gateway.resources, PROXY.limits)
         found += availability.contradictions(
             path, gateway.autoscaling, gateway.pod_disruption_budget, replicas=gateway.replicas
@@ -101,6 +144,20 @@ def problems(spec: MeshSpec) -> list[str]:
             if name in gateway.labels
         ]
         found += _port_problems(f"{path}.service", gateway)
+    return found
+
+
+def _east_west_problems(spec: MeshSpec) -> list[str]:
+    wanted = spec.topology.east_west_gateway
+    found = [f".{each}" for each in contradictions("resources", wanted.resources, PROXY.limits)]
+    found += [
+        f".{each}"
+        for each in availability.contradictions(
+            "", wanted.autoscaling, wanted.pod_disruption_budget, replicas=wanted.replicas
+        )
+    ]
+    if wanted.service.type is not ServiceType.LOAD_BALANCER and not wanted.service.external_ips:
+        found.append(".service: without a load balancer, the other clusters need externalIPs: set them")
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 DEFAULT_REVISION = "default"
 CNI_AGENT = "istio-cni-node"  # Istio's plugin and istiod know it by this name
+READER = "istio-reader-service-account"  # all revisions of a namespace share it
 CLUSTER_DOMAIN = "cluster.local"
 
 
@@ -45,6 +46,15 @@ class Names:
     @property
     def validating_webhook(self) -> str:
         return f"{self._with_revision('istio-validator')}-{self.namespace}"
+
+    @property
+    def reader(self) -> str:
+        """ServiceAccount as which the istiods of other clusters read this one."""
+        return READER
+
+    @property
+    def east_west_gateway(self) -> str:
+        return self._with_revision("istio-eastwestgateway")
 
     def cluster_role(self, base: str) -> str:
         return f"{self._with_revision(base)}-{self.namespace}"

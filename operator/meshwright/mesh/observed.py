@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from meshwright.api.meshinstall import MeshInstall, Resources, Size
 from meshwright.mesh.enrolment import Injection
+from meshwright.mesh.findings import Finding
 
 
 def named(managers: tuple[str, ...]) -> str:
@@ -142,6 +143,23 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class ApiServer:
+    """How the pods of other clusters reach a cluster's API server."""
+
+    server: str  # https URL
+    ca: str  # PEM; empty: a CA that everybody knows
+    tls_server_name: str = ""  # in its certificate, if not the host
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A member cluster that could not be read: nothing is known of it, which is not to say that nothing is there."""
+
+    name: str
+    why: Finding
+
+
+@dataclass(frozen=True)
 class Cluster:
     """One member cluster. The operator's own is read like every other."""
 
@@ -164,6 +182,7 @@ class Cluster:
     proxy_namespaces: Mapping[str, int] = field(default_factory=dict)  # the same, by namespace
     fleet: tuple[tuple[str, str], ...] = ()  # the same, each by namespace and name
     some_proxies: tuple[str, ...] = ()  # the first of them by name, as `namespace/name`
+    api_server: ApiServer | None = None  # looked for only where another cluster is to read this one
 
 
 @dataclass(frozen=True)
@@ -173,3 +192,4 @@ class Observed:
     created: str = ""  # of the MeshInstall, RFC 3339
     neighbours: tuple[Neighbour, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    absent: tuple[Absent, ...] = ()

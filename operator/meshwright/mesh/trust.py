@@ -15,6 +15,15 @@ SHORT = 12  # digits of a fingerprint that tell two roots apart in a sentence
 
 
 @dataclass(frozen=True)
+class Remote:
+    """One cluster's access to another one; never the token itself."""
+
+    issued: datetime
+    expires: datetime
+    revoking: bool = False  # the former token is still good, until every istiod has taken the new one
+
+
+@dataclass(frozen=True)
 class Trust:
     root_fingerprint: str  # SHA-256 of the certificate, hexadecimal
     root_expires: datetime

@@ -47,6 +47,9 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             for each in component("gateway", path, gateway=gateway, injected=gateway.injected or injected)
         )
 
+    def remote(path: str) -> tuple[Rendered, ...]:
+        return component("remote", path) if plane.joined else ()
+
     def cni(path: str) -> tuple[Rendered, ...]:
         return component("cni", path) if plane.cni else ()
 
@@ -59,12 +62,14 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             *component("istiod", "istiod/identity.yaml.j2"),
             *cni("cni/identity.yaml.j2"),
             *gateways("gateway/identity.yaml.j2"),
+            *remote("remote/reader.yaml.j2"),
         )),
         # A binding is refused while its role is missing: whoever binds must hold what the role holds.
         Wave("bindings", (
             *component("istiod", "istiod/bindings.yaml.j2"),
             *cni("cni/bindings.yaml.j2"),
             *gateways("gateway/bindings.yaml.j2"),
+            *remote("remote/binding.yaml.j2"),
         )),
         # Before pods are injected that rely on it.
         Wave("cni", cni("cni/agent.yaml.j2")),
@@ -95,7 +100,9 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         ),
         Wave(
             "policy",
-            component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
+            (*component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
+             *(each for gateway in plane.gateways if gateway.network
+               for each in component("gateway", "gateway/eastwest.yaml.j2", gateway=gateway))),
             after=crds_established,
         ),
         # After the webhooks: a pod that no webhook sees would keep the image `auto`.

@@ -1,0 +1,170 @@
+"""The API servers that the operator works on: its own, and one for each kubeconfig Secret that a mesh names.
+
+A member belongs to the resourceVersion of its Secret: another kubeconfig is another member. All meshes share it. One
+that does not answer is away until its probe finds it again, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from meshwright.api.errors import KubeconfigError, MeshwrightError
+from meshwright.api.meshinstall import MeshSpec
+from meshwright.cluster.apply import Applier
+from meshwright.cluster.client import Client, Manifest
+from meshwright.cluster.gather import Reader, Source
+from meshwright.cluster.kinds import SECRET
+from meshwright.cluster.kubeconfig import Access, parse_kubeconfig
+from meshwright.cluster.mirror import Mirror
+from meshwright.cluster.together import together
+from meshwright.controller.inquiry import Inquiry
+from meshwright.keys.remote import KubernetesTokens
+from meshwright.mesh.findings import Finding
+from meshwright.mesh.observed import Absent, ApiServer
+
+log = structlog.get_logger()
+
+KUBECONFIG = "kubeconfig"  # the key of the Secret
+PROBE = 5.0  # seconds between questions whether a member answers
+ANSWER = 4.0  # seconds in which it has to
+
+
+@dataclass(eq=False)
+class Member:
+    """One API server, and what is remembered of what was done there. `reader` tells what need not be the newest."""
+
+    client: Client
+    reader: Reader
+    api_server: ApiServer | None = None  # for the pods of other clusters; None: the operator's own
+    version: str = ""  # of the Secret that leads there
+    away: str = ""  # why it does not answer, and since when
+    applier: Applier = field(init=False)
+    inquiry: Inquiry = field(init=False)
+    secrets: KubernetesTokens = field(init=False)
+    task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.applier = Applier(self.client, self.reader)
+        self.inquiry = Inquiry(self.client)
+        self.secrets = KubernetesTokens(self.client)
+
+    def forget(self, mesh: str) -> None:
+        self.applier.forget(mesh)
+        self.inquiry.forget(mesh)
+
+
+Connect = Callable[[Access], Client]
+Reflect = Callable[[Client], Mirror]
+
+
+class Members:
+    """`own` is the operator's cluster, whose `namespace` holds the Secrets; `changed` is told of who comes and goes."""
+
+    def __init__(
+        self, own: Member, *, namespace: str, connect: Connect, reflect: Reflect, changed: Callable[[], None],
+        now: Callable[[], dt.datetime],
+    ) -> None:  # fmt: skip
+        self.own = own
+        self._namespace = namespace
+        self._connect, self._reflect, self._changed, self._now = connect, reflect, changed, now
+        self._members: dict[str, Member] = {}  # by Secret
+        self._lock = asyncio.Lock()
+
+    async def of(self, spec: MeshSpec) -> dict[str, Member | Absent]:
+        """The clusters of a mesh by name. Raises what the operator's own API server answers."""
+        names = [each for each in spec.members if each.kubeconfig_secret is not None]
+        found = await together(*(self._member(each.name, str(each.kubeconfig_secret)) for each in names))
+        others = dict(zip((each.name for each in names), found, strict=True))
+        return {each.name: others.get(each.name, self.own) for each in spec.members}
+
+    async def _member(self, name: str, secret: str) -> Member | Absent:
+        manifest = await self.own.client.get(SECRET, secret, self._namespace)
+        try:
+            member = await self._current(secret, manifest)
+        except KubeconfigError as error:
+            return Absent(name, Finding(error.reason, f"cluster {name}: {error}"))
+        return Absent(name, Finding("ClusterAway", f"cluster {name}: {member.away}")) if member.away else member
+
+    async def _current(self, secret: str, manifest: Manifest | None) -> Member:
+        version = manifest["metadata"]["resourceVersion"] if manifest else ""
+        async with self._lock:
+            known = self._members.get(secret)
+            if known and known.version == version:
+                return known
+            if known:
+                await self._close(self._members.pop(secret))
+            member = self._members[secret] = self._open(self._access(secret, manifest), version)
+            return member
+
+    def _access(self, secret: str, manifest: Manifest | None) -> Access:
+        where = f"Secret {self._namespace}/{secret}"
+        if manifest is None:
+            raise KubeconfigError(f"{where} is not there: create it with the cluster's kubeconfig in key {KUBECONFIG}")
+        text = (manifest.get("data") or {}).get(KUBECONFIG)
+        if text is None:
+            raise KubeconfigError(f"{where} has no key {KUBECONFIG}: put the cluster's kubeconfig there")
+        return parse_kubeconfig(base64.b64decode(text), where=f"{where}, key {KUBECONFIG}")
+
+    def _open(self, access: Access, version: str) -> Member:
+        client = self._connect(access)
+        client.guard = self.own.client.guard
+        mirror = self._reflect(client)
+        server = ApiServer(access.server, ca=(access.ca or b"").decode(), tls_server_name=access.tls_server_name)
+        member = Member(client, mirror, api_server=server, version=version)
+        member.task = asyncio.create_task(self._keep(member, mirror), name=f"member {access.server}")
+        return member
+
+    async def _keep(self, member: Member, mirror: Mirror) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(mirror.run(), name="informers")
+            while True:
+                await self._probe(member)
+                await asyncio.sleep(PROBE)
+
+    async def _probe(self, member: Member) -> None:
+        before, trouble = member.away, ""
+        try:
+            await asyncio.wait_for(member.client.version(), ANSWER)
+        except TimeoutError:
+            trouble = f"the API server does not answer within {ANSWER:.0f} s"
+        except MeshwrightError as error:
+            trouble = str(error)
+        if trouble and before:
+            return  # away still: since when is part of the news
+        member.away = f"{trouble}; away since {self._now():%Y-%m-%d %H:%M:%S} UTC" if trouble else ""
+        if member.away != before:
+            log.warning("cluster away", reason=member.away) if trouble else log.info("cluster back")
+            self._changed()
+
+    async def close(self) -> None:
+        for secret in list(self._members):
+            await self._close(self._members.pop(secret))
+
+    async def _close(self, member: Member) -> None:
+        if member.task:
+            member.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await member.task
+        await member.client.close()
+
+    def forget(self, mesh: str) -> None:
+        for member in (self.own, *self._members.values()):
+            member.forget(mesh)
+
+
+def sources(members: Mapping[str, Member | Absent]) -> dict[str, Source | Absent]:
+    """As `gather` wants them: those besides the operator's own."""
+    found: dict[str, Source | Absent] = {}
+    for name, member in members.items():
+        if isinstance(member, Absent):
+            found[name] = member
+        elif member.api_server:
+            found[name] = Source(member.reader, member.api_server)
+    return found
