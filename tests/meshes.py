@@ -43,7 +43,7 @@ def mesh(name: str = "demo", *, status: MeshStatus | None = None, generation: in
 def observed(subject: MeshInstall | None = None, **parts: Any) -> Observed:
     """A snapshot of one empty cluster."""
     subject = subject or mesh()
-    defaults: Json = {"created": "2026-02-01T00:00:00Z", "clusters": (Cluster(name=subject.spec.own_cluster),)}
+    defaults: Json = {"created": "2026-02-01T00:00:00Z", "clusters": (Cluster(name=subject.spec.cluster_name),)}
     return Observed(now=NOW, mesh=subject, **{**defaults, **parts})
 
 

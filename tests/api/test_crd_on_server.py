@@ -389,7 +389,7 @@ def objection_of_the_operator(manifest: Json) -> tuple[str, str] | None:
     except InvalidSpec as error:
         return error.reason, str(error)
     observed = Observed(
-        now=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), mesh=mesh, clusters=(Member(name=mesh.spec.own_cluster),)
+        now=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), mesh=mesh, clusters=(Member(name=mesh.spec.cluster_name),)
     )
     finding = first_finding(observed)
     return (finding.reason, finding.message) if finding else None

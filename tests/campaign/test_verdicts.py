@@ -95,7 +95,7 @@ def accepted_by_the_operator(manifest: Json) -> bool:
         mesh = MeshInstall.parse(manifest)
     except InvalidSpec:
         return False
-    member = Member(name=mesh.spec.own_cluster)
+    member = Member(name=mesh.spec.cluster_name)
     return first_finding(Observed(now=NOW, mesh=mesh, clusters=(member,))) is None
 
 

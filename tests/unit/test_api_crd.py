@@ -96,7 +96,7 @@ def test_defaults_stand_on_every_level_so_that_the_api_server_fills_them() -> No
 
 
 DEFAULTS = {
-    "namespace": "istio-system", "revision": "default", "trustDomain": "cluster.local",
+    "clusterName": "primary", "namespace": "istio-system", "revision": "default", "trustDomain": "cluster.local",
     "mtls": "Permissive", "mode": "Apply",
 }  # fmt: skip
 

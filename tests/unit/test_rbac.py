@@ -153,7 +153,7 @@ def used() -> Iterator[tuple[Needs, str]]:
             verbs = ("patch",) if names else VERBS[method]
             for place in places(kind, method, where):
                 yield from (((place, Permission(kind.group, resource, verb)), where) for verb in verbs)
-    for where, _, method in calls({"ports"}, PORTS):
+    for where, _, method in calls({"ports", "client"}, PORTS):
         place, resource, verbs = PORTS[method]
         yield from (((place, Permission("", resource, verb)), where) for verb in verbs)
     for where, place, kind, verbs in UNSEEN:
@@ -171,7 +171,7 @@ def test_the_search_for_calls_finds_them() -> None:
     found = {(method, kind.plural) for _, call, method in client_calls() for kind in kinds_of(call, method)}
     assert len(found) > 40
     assert {("get", "secrets"), ("replace", "secrets"), ("apply", "deployments"), ("list", "roles")} <= found
-    assert {method for _, _, method in calls({"ports"}, PORTS)} == PORTS.keys()
+    assert {method for _, _, method in calls({"ports", "client"}, PORTS)} == PORTS.keys()
     assert {permission.verb for place in Where for permission in used_in(place)} == {
         "get", "list", "watch", "create", "update", "patch", "delete",
     }  # fmt: skip

@@ -386,8 +386,8 @@ class MemberCluster(Model):
     name: Annotated[str, Field(min_length=1, max_length=40, pattern=DNS_LABEL)]
     """Name of the cluster in the mesh (istiod's `CLUSTER_ID`)."""
     kubeconfig_secret: Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)] | None = None
-    """Secret in the operator's namespace whose key `kubeconfig` leads to the cluster. The entry without one is the
-    operator's own cluster; if all have one, the operator's cluster has no control plane of this mesh."""
+    """Secret in the operator's namespace whose key `kubeconfig` leads to the cluster. Only the operator's own cluster,
+    whose name is `clusterName`, has none. If it is not listed, it has no control plane of this mesh."""
     network: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
     """Network of its pods. Unset: the cluster's name. Only for `MultiNetwork`."""
     server: Annotated[str, Field(max_length=512, pattern=r"^https://[^\s/?#@]+$")] | None = None
@@ -413,24 +413,12 @@ def immutable(field: str) -> tuple[str, str]:
     )
 
 
-OWN_CLUSTER = "primary"
-
-
-def own_cluster_rule(of: str) -> str:
-    """CEL: the name of the operator's own cluster in a spec."""
-    listed = f"{of}.clusters.filter(c, !has(c.kubeconfigSecret))"
-    named = f"has({of}.clusterName) ? {of}.clusterName : '{OWN_CLUSTER}'"
-    return f"(has({of}.clusters) && {listed}.size() > 0 ? {listed}[0].name : {named})"
-
-
 class MeshSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
-        (f"{own_cluster_rule('self')} == {own_cluster_rule('oldSelf')}",
-         ("clusterName is immutable, and so is the name of the entry of clusters without kubeconfigSecret, because"
-          " workloads carry it in their identity or labels: delete the MeshInstall and create another one, of another"
-          " name, to change it")),
-        (f"!has(self.clusterName) || self.clusterName == {own_cluster_rule('self')}",
-         "clusterName and the entry of clusters without kubeconfigSecret name two clusters: leave clusterName out"),
+        immutable("clusterName"),
+        ("!has(self.clusters) || self.clusters.all(c, has(c.kubeconfigSecret) || c.name == self.clusterName)",
+         ("an entry of clusters has no kubeconfigSecret and another name than clusterName: only the operator's own"
+          " cluster needs none, and clusterName is its name")),
         immutable("namespace"),
         immutable("revision"),
         immutable("meshID"),
@@ -444,19 +432,15 @@ class MeshSpec(Model):
     this Meshwright supports it."""
     allow_untested_version: StrictBool = False
     """Lets a minor be installed for which Meshwright renders, but which its tests do not run (1.29, 1.30)."""
-    cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
-    """Name of the operator's own cluster in the mesh (istiod's `CLUSTER_ID`), for a mesh without `clusters`. Unset:
-    `primary`. Immutable."""
+    cluster_name: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "primary"
+    """Name of the operator's own cluster in the mesh (istiod's `CLUSTER_ID`). Immutable."""
     clusters: Annotated[
         list[MemberCluster],
         Field(max_length=100, json_schema_extra={
-            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
-            **rules(("self.filter(c, !has(c.kubeconfigSecret)).size() <= 1",
-                     ("only one entry, the operator's own cluster, is without kubeconfigSecret: name the Secrets of"
-                      " the others"))),
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]
         }),
     ] = []  # fmt: skip
-    """The clusters of the mesh. Unset: the operator's own."""
+    """The clusters of the mesh: the operator's own, by its name alone, and others. Unset: the operator's own."""
     topology: Topology = Topology()
     """How the clusters reach each other."""
     namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "istio-system"
@@ -498,13 +482,7 @@ class MeshSpec(Model):
     @property
     def members(self) -> tuple[MemberCluster, ...]:
         """Every cluster of the mesh; without `clusters`, the operator's own."""
-        return tuple(self.clusters) or (MemberCluster(name=self.own_cluster),)
-
-    @property
-    def own_cluster(self) -> str:
-        """The name of the operator's own cluster, whether the mesh has a control plane there or not."""
-        listed = (each.name for each in self.clusters if each.kubeconfig_secret is None)
-        return next(listed, self.cluster_name or OWN_CLUSTER)
+        return tuple(self.clusters) or (MemberCluster(name=self.cluster_name),)
 
     def network(self, cluster: str) -> str:
         """Of the pods of a cluster; empty where all pods of the mesh reach each other."""

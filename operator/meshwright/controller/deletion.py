@@ -110,7 +110,7 @@ class Deletion:
                 proceed()
                 await remove_intermediate(trust_intent(mesh, name), self._stores(member))
             proceed()
-            await remove_root(trust_intent(mesh, mesh.spec.own_cluster), self._stores(self._members.own))
+            await remove_root(trust_intent(mesh, mesh.spec.cluster_name), self._stores(self._members.own))
         await set_finalizers(self._members.own.client, mesh, [each for each in mesh.finalizers if each != FINALIZER])
         log.info("mesh removed", mesh=mesh.name)
         return True

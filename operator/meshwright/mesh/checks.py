@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME, Size
+from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME, Size, TopologyModel
 from meshwright.mesh import availability, dataplane, gateways, meshconfig, meshschema, sizing, versions
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.observed import Observed, named
@@ -50,6 +50,27 @@ def consistent_data_plane(observed: Observed) -> Finding | None:
 
 def consistent_gateways(observed: Observed) -> Finding | None:
     found = gateways.problems(observed.mesh.spec)
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def consistent_clusters(observed: Observed) -> Finding | None:
+    """The CRD says some of it, too; this is also for whoever renders without a cluster."""
+    spec, found = observed.mesh.spec, []
+    for number, each in enumerate(spec.clusters):
+        path, before = f"spec.clusters[{number}] ({each.name})", spec.clusters[:number]
+        if each.name in (other.name for other in before):
+            found.append(f"{path}.name: another cluster has this name: choose another one")
+        if each.kubeconfig_secret is None and each.name != spec.cluster_name:
+            found.append(
+                f"{path} has no kubeconfigSecret: set it, or, if it is the operator's own cluster,"
+                f" spec.clusterName: {each.name}"
+            )
+        if each.kubeconfig_secret is not None and each.name == spec.cluster_name:
+            found.append(f"{path} has the name of the operator's own cluster (spec.clusterName): choose another one")
+        if same := next((o.name for o in before if o.kubeconfig_secret == each.kubeconfig_secret is not None), None):
+            found.append(f"{path}.kubeconfigSecret is that of {same}: one cluster cannot be in a mesh twice")
+        if each.network and spec.topology.model is TopologyModel.FLAT_NETWORK:
+            found.append(f"{path}.network: in a FlatNetwork all pods are on one network: remove it")
     return Finding("InvalidSpec", "; ".join(found)) if found else None
 
 
@@ -166,6 +187,7 @@ CHECKS: tuple[Check, ...] = (
     consistent_availability,
     consistent_data_plane,
     consistent_gateways,
+    consistent_clusters,
     mesh_id_is_a_label,
     settable_env,
     no_computed_keys,

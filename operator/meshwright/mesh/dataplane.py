@@ -36,9 +36,6 @@ def istiod_env(spec: MeshSpec) -> dict[str, str]:
         env["ENABLE_NATIVE_SIDECARS"] = native
     if ttl := spec.data_plane.certificate_ttl:
         env["DEFAULT_WORKLOAD_CERT_TTL"] = ttl
-    if len(spec.clusters) > 1:
-        # The Secrets of other clusters are none of its business: each has an istiod of its own.
-        env["PILOT_ENABLE_REMOTE_CREDENTIALS_CONTROLLER"] = "false"
     return env
 
 
@@ -77,7 +74,7 @@ def problems(spec: MeshSpec) -> list[str]:
     plane = spec.data_plane
     found = contradictions("spec.dataPlane.sidecar.resources", plane.sidecar.resources, PROXY.limits)
     found += [
-        f"spec.controlPlane.env.{name} follows from other fields: remove it"
+        f"spec.controlPlane.env.{name} follows from spec.dataPlane: remove it"
         for name in istiod_env(spec)
         if name in spec.control_plane.env
     ]
