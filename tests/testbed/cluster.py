@@ -74,6 +74,10 @@ class Cluster:
     def client(self) -> Client:
         return Client(self.kubeconfig)
 
+    def enter(self, *argv: str) -> str:
+        """Runs a program on the first node, in its network."""
+        return node.enter(_running(self.bed).processes[self.plan.nodes[0].name].init, *argv)
+
     def load_image(self, archive: Path) -> None:
         """Imports an archive into every node; pods find the images under their names in the archive."""
         state = _running(self.bed)

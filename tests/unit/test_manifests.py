@@ -51,9 +51,10 @@ POD = DEPLOYMENT["spec"]["template"]
 # -- what goes with what
 
 
-def test_the_default_is_all_there_is_but_for_what_needs_other_tools() -> None:
+def test_the_default_is_all_there_is_but_for_what_needs_other_tools_or_clusters() -> None:
     everything = {path for path in MANIFESTS.rglob("*.yaml") if path.name != "kustomization.yaml"}
     everything -= set((MANIFESTS / "monitoring").iterdir())  # the Prometheus Operator and Grafana
+    everything -= set((MANIFESTS / "member").iterdir())  # another cluster
     assert {path for path in files(MANIFESTS / "default") if path.is_relative_to(MANIFESTS)} == everything
 
 

@@ -14,6 +14,7 @@ from meshwright.mesh import exposition
 from meshwright.mesh.census import Answer, Earliest, Pod, Rolls
 
 ISTIOD_PORT, PROXY_PORT = 15014, 15020
+SYNCED = "synced"
 # The agent answers for itself, for Envoy and for the application. Envoy's thousands of lines are filtered out there.
 PROXY_PAGE = "/stats/prometheus?filter=^$"
 
@@ -30,15 +31,20 @@ class Ports(Protocol):
     async def forwarded(self, namespace: str, pod: str, port: int, path: str) -> bytes: ...
 
 
-async def ask(ports: Ports, namespace: str, pods: Iterable[str]) -> tuple[Answer, ...]:
-    """What each istiod says, in order; one that does not answer in time has a trouble instead. Never raises."""
-    return tuple(await together(*(_ask(ports, namespace, pod) for pod in pods)))
+async def ask(ports: Ports, namespace: str, pods: Iterable[str], *, joined: bool = False) -> tuple[Answer, ...]:
+    """What each istiod says, in order; one that does not answer in time has a trouble instead. Never raises.
+
+    `joined`: also of the other clusters that it reads. Its metrics say so, too, but after a new remote Secret they keep
+    the state of the former one (`istiod_remote_cluster_sync_status`, seen in 1.31).
+    """
+    return tuple(await together(*(_ask(ports, namespace, pod, joined=joined) for pod in pods)))
 
 
-async def _ask(ports: Ports, namespace: str, pod: str) -> Answer:
-    (metrics, silent), (config, closed) = await together(
+async def _ask(ports: Ports, namespace: str, pod: str, *, joined: bool) -> Answer:
+    (metrics, silent), (config, closed), (clusters, away) = await together(
         _attempt(ports.proxied(namespace, pod, ISTIOD_PORT, "/metrics")),
         _attempt(ports.forwarded(namespace, pod, ISTIOD_PORT, "/debug/mesh")),
+        _attempt(ports.forwarded(namespace, pod, ISTIOD_PORT, "/debug/clusterz") if joined else _nothing()),
     )
     page = (metrics or b"").decode(errors="replace")
     mesh_config = _object(config or b"")
@@ -50,8 +56,8 @@ async def _ask(ports: Ports, namespace: str, pod: str) -> Answer:
         mesh_config=mesh_config,
         proxies_by_version=exposition.proxies_by_version(page),
         root_expires=exposition.root_expires(page),
-        remotes=exposition.remotes(page),
-        trouble=silent or closed,
+        remotes=_remotes(clusters or b""),
+        trouble=silent or closed or away,
     )
 
 
@@ -83,6 +89,20 @@ async def _attempt(request: Awaitable[T]) -> tuple[T | None, str]:
         return await request, ""
     except MeshwrightError as error:
         return None, str(error)
+
+
+async def _nothing() -> bytes:
+    return b""
+
+
+def _remotes(text: bytes) -> dict[str, bool]:
+    """The other clusters that an istiod reads, and whether it has read all of them."""
+    try:
+        found = json.loads(text or b"[]")
+    except ValueError:
+        return {}
+    rows = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    return {str(each.get("id", "")): each.get("syncStatus") == SYNCED for each in rows}
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -21,7 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
-from meshwright.api.errors import FinalError, KubeconfigError, NotFound, Unreachable
+from meshwright.api.errors import FinalError, NotFound, Unreachable
 from meshwright.cluster.failures import classify
 from meshwright.cluster.forward import Observer, Ports
 from meshwright.cluster.kinds import SECRET, SERVICE_ACCOUNT, Kind
@@ -51,12 +51,17 @@ def in_cluster() -> bool:
 class Client:
     """One API server. Every method raises errors of `meshwright.api.errors`."""
 
-    def __init__(self, configuration: Configuration, *, observer: Observer = lambda *_: None) -> None:
+    def __init__(
+        self, configuration: Configuration, *, observer: Observer = lambda *_: None, member: bool = False
+    ) -> None:
         self._api = ApiClient(configuration)
         self._streams = RESTClientObject(configuration)
         self._streams.maxsize = 0  # without limit: each watch holds its connection
         self._observe = observer
-        self._ports = Ports(configuration, tls=self._streams.ssl_context, authorize=self._authorize, observer=observer)
+        self._classify = partial(classify, member=member)
+        self._ports = Ports(
+            configuration, tls=self._streams.ssl_context, authorize=self._authorize, observer=observer, member=member
+        )
         self.guard: Callable[[], None] = lambda: None  # called before each write; raises when it must not be sent
 
     @classmethod
@@ -76,23 +81,17 @@ class Client:
 
     @classmethod
     def for_member(cls, access: Access, *, observer: Observer = lambda *_: None) -> Self:
-        """Of a member cluster. Raises KubeconfigError when its certificates cannot be used."""
+        """Of a member cluster. What is refused there is the kubeconfig's matter, and errors say so."""
         configuration = Configuration()
         configuration.host = access.server
         configuration.ca_cert_data = access.ca.decode() if access.ca else None
         configuration.tls_server_name = access.tls_server_name or None
         if access.token:
             configuration.api_key["BearerToken"] = f"Bearer {access.token}"
-        try:
-            with _in_memory(access.client_certificate + access.client_key) as path:
-                configuration.cert_file = path
-                return cls(configuration, observer=observer)
-        except (ssl.SSLError, ValueError):
-            raise KubeconfigError(
-                f"the kubeconfig for {access.server}: a CA or client certificate in it cannot be used: make it again"
-            ) from None
-        finally:
-            configuration.cert_file = None
+        with access.identity_file() as configuration.cert_file:
+            client = cls(configuration, observer=observer, member=True)
+        configuration.cert_file = None  # it has been read
+        return client
 
     async def close(self) -> None:
         await self._api.close()
@@ -170,7 +169,7 @@ class Client:
                     event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
-                    raise classify(status.get("code", ERROR), json.dumps(status).encode(), {}, what=what)
+                    raise self._classify(status.get("code", ERROR), json.dumps(status).encode(), {}, what=what)
                 yield event["type"], event["object"]
 
     async def create(self, kind: Kind, manifest: Manifest, *, field_manager: str, dry_run: bool = False) -> Manifest:
@@ -270,7 +269,7 @@ class Client:
         finally:
             self._observe(method, kind, status, time.monotonic() - started)
         if status >= ERROR:
-            raise classify(status, raw, response.headers, what=what)
+            raise self._classify(status, raw, response.headers, what=what)
         with _reaching(what):
             answer: Manifest = json.loads(raw)
         return answer
@@ -286,7 +285,7 @@ class Client:
             async with answer.response as response:
                 self._observe("WATCH", kind, response.status, time.monotonic() - started)
                 if response.status >= ERROR:
-                    raise classify(response.status, await response.read(), response.headers, what=what)
+                    raise self._classify(response.status, await response.read(), response.headers, what=what)
                 try:
                     yield b""
                     rest = b""
@@ -300,20 +299,6 @@ class Client:
 
     async def _authorize(self, headers: dict[str, str]) -> None:
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
-
-
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[str | None]:
-    """A path to it, for libraries that read files: it exists in memory only, and for as long as the block."""
-    if not content:
-        yield None
-        return
-    file = os.memfd_create("client")
-    try:
-        os.write(file, content)
-        yield f"/proc/self/fd/{file}"
-    finally:
-        os.close(file)
 
 
 @contextmanager

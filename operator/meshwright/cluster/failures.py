@@ -9,6 +9,7 @@ from meshwright.api.errors import (
     Conflict,
     FinalError,
     Forbidden,
+    KubeconfigError,
     MeshwrightError,
     NamespaceTerminating,
     NotFound,
@@ -20,6 +21,8 @@ from meshwright.api.errors import (
 UNAUTHORIZED, FORBIDDEN, TOO_MANY, SERVER_ERROR = 401, 403, 429, 500
 
 RBAC = ("is forbidden: User", "attempting to grant RBAC permissions")  # other 403s are admission's
+GRANT = "apply the operator's manifests again, or grant this verb to its service account"
+GRANT_IN_MEMBER = "apply manifests/member to that cluster again, or grant this verb to the kubeconfig's user"
 
 ERRORS: Mapping[int, type[MeshwrightError]] = {
     400: Rejected,
@@ -32,14 +35,23 @@ ERRORS: Mapping[int, type[MeshwrightError]] = {
 }
 
 
-def classify(status: int, body: bytes, headers: Mapping[str, str], *, what: str) -> MeshwrightError:
-    """The error for a response of `status` (≥ 400) to the request that `what` names, as `patch Deployment a/b`."""
+def classify(
+    status: int, body: bytes, headers: Mapping[str, str], *, what: str, member: bool = False
+) -> MeshwrightError:
+    """The error for a response of `status` (≥ 400) to the request that `what` names, as `patch Deployment a/b`.
+
+    `member`: it comes from a member cluster, where we are who a kubeconfig says.
+    """
     answer = _status(body)
     says = str(answer.get("message") or body[:300].decode(errors="replace") or f"HTTP {status}")
     if status == FORBIDDEN and _has_cause(answer, "NamespaceTerminating"):
         return NamespaceTerminating(f"{what}: {says}")
     if status == FORBIDDEN and any(words in says for words in RBAC):
-        return Forbidden(f"{says}: apply the operator's manifests again, or grant this verb to its service account")
+        return Forbidden(f"{says}: {GRANT_IN_MEMBER if member else GRANT}")
+    if status == UNAUTHORIZED and member:
+        return KubeconfigError(
+            f"{what}: the API server does not accept the kubeconfig's credential ({says}): make the kubeconfig again"
+        )
     if status == UNAUTHORIZED:
         return Unreachable(f"{what}: the API server does not accept the operator's credentials ({says})")
     if status == TOO_MANY:

@@ -17,6 +17,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -63,6 +64,7 @@ class Ports:
         tls: ssl.SSLContext,
         authorize: Callable[[dict[str, str]], Awaitable[None]],
         observer: Observer,
+        member: bool = False,
     ) -> None:
         self._base = f"{configuration.host}/api/v1/namespaces"
         self._route: dict[str, Any] = {
@@ -71,6 +73,7 @@ class Ports:
             "server_hostname": configuration.tls_server_name or None,
         }
         self._tls, self._authorize, self._observe = tls, authorize, observer
+        self._classify = partial(classify, member=member)
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -148,7 +151,7 @@ class Ports:
         except _Refused as error:
             answered[:] = [error.status]
             if _is_status(error.body):
-                raise classify(error.status, error.body, error.headers, what=what) from None
+                raise self._classify(error.status, error.body, error.headers, what=what) from None
             raise Unreachable(f"{what}: it answers HTTP {error.status}") from None
         except TimeoutError:
             raise Unreachable(f"{what}: no answer within {seconds:g} s") from None

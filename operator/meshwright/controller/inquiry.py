@@ -70,11 +70,11 @@ class Inquiry:
     async def _ask(self, plane: ControlPlane, cluster: Cluster, *, changed: bool) -> tuple[Answer, ...]:
         """A new configuration takes istiod a moment to read: that is no news."""
         for pause in GRACE if changed else ():
-            answers = await ask(self._ports, plane.names.namespace, cluster.istiod_pods)
+            answers = await ask(self._ports, plane.names.namespace, cluster.istiod_pods, joined=plane.joined)
             if _is_well(Replies(answers), plane, cluster, NOBODY):
                 return answers
             await asyncio.sleep(pause)
-        return await ask(self._ports, plane.names.namespace, cluster.istiod_pods)
+        return await ask(self._ports, plane.names.namespace, cluster.istiod_pods, joined=plane.joined)
 
     def last(self, mesh: str, cluster: str) -> Replies:
         """What was answered last."""

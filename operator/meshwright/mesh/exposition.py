@@ -15,7 +15,6 @@ from dataclasses import dataclass
 CONNECTED = "pilot_xds"
 ROOT_EXPIRY = "citadel_server_root_cert_expiry_timestamp"
 ISTIOD = "pilot_info"
-REMOTE_SYNC = "istiod_remote_cluster_sync_status"
 CERTIFICATE = "istio_agent_cert_expiry_seconds"
 WORKLOAD = "default"  # the workload's own certificate, among the agent's resources
 
@@ -61,17 +60,6 @@ def proxies_by_version(page: str) -> dict[str, int]:
         if sample.name == CONNECTED and math.isfinite(sample.value) and sample.value >= 1:
             counted.setdefault(sample.labels.get("version", ""), int(sample.value))
     return counted
-
-
-def remotes(page: str) -> dict[str, bool]:
-    """The other clusters that an istiod reads, and whether it has all of them. A state that has passed stays, as 0."""
-    found: dict[str, bool] = {}
-    for sample in samples(page):
-        if sample.name == REMOTE_SYNC and sample.labels.get("cluster_type") == "remote":
-            cluster = sample.labels.get("cluster", "")
-            now = sample.value == 1
-            found[cluster] = found.get(cluster, False) or (now and sample.labels.get("status") == "synced")
-    return found
 
 
 def istiod_version(page: str) -> str:
