@@ -266,6 +266,16 @@ REASONS: dict[str, Reason] = {
             part=CLUSTERS_JOINED,
         ),
         Reason(
+            "ClusterLeaving",
+            "False",
+            stalled=False,
+            means="A cluster is not listed in `spec.clusters` any more, and sidecars still run there. Until they are"
+            " gone it is looked after as before.",
+            next_step="Take the injection label from the namespaces that the message names and restart their pods, or"
+            " list the cluster again.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
             "KubeconfigNotUsable",
             "False",
             stalled=False,

@@ -86,6 +86,7 @@ class Client:
         configuration.host = access.server
         configuration.ca_cert_data = access.ca.decode() if access.ca else None
         configuration.tls_server_name = access.tls_server_name or None
+        configuration.trace_configs = [_no_redirects()]
         if access.token:
             configuration.api_key["BearerToken"] = f"Bearer {access.token}"
         with access.identity_file() as configuration.cert_file:
@@ -299,6 +300,17 @@ class Client:
 
     async def _authorize(self, headers: dict[str, str]) -> None:
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+
+
+def _no_redirects() -> aiohttp.TraceConfig:
+    """A member must not send the operator's requests elsewhere: to what only its own cluster can reach, say."""
+
+    async def refuse(*_: object) -> None:
+        raise aiohttp.ClientError("it answers with a redirect, which is not followed")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
 
 
 @contextmanager

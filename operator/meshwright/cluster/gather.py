@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
-from meshwright.api.errors import MeshwrightError, TransientError
+from meshwright.api.errors import KubeconfigError, MeshwrightError, TransientError
 from meshwright.api.meshinstall import (
     CNI,
     COMPONENT_GATEWAY,
@@ -48,6 +48,7 @@ from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
 from meshwright.mesh.leftovers import ROOT_CERTIFICATE, ROOT_CERTIFICATE_KEY
+from meshwright.mesh.membership import with_leaving
 from meshwright.mesh.names import CNI_AGENT, Names
 from meshwright.mesh.objects import Key, labels_of, selector_of
 from meshwright.mesh.observed import (
@@ -103,7 +104,7 @@ async def gather(
 
     `reader` is of the operator's own cluster; `others` are the members of the mesh besides it, by name.
     """
-    mesh = MeshInstall.parse(manifest)
+    mesh = with_leaving(MeshInstall.parse(manifest))
     members = mesh.spec.members
     neighbours, *found = await together(
         reader.list(MESH_INSTALL), *(_member(reader, mesh, each, others.get(each.name), now) for each in members)
@@ -136,6 +137,8 @@ async def _member(
     except (TransientError, TimeoutError) as error:
         why = str(error) or f"it could not be read within {PATIENCE:.0f} s"
         return Absent(member.name, Finding("ClusterAway", f"cluster {member.name}: {why}"))
+    except KubeconfigError as error:
+        return Absent(member.name, Finding("KubeconfigNotUsable", f"cluster {member.name}: {error}"))
     except MeshwrightError as error:
         return Absent(member.name, Finding("MemberNotReady", f"cluster {member.name}: {error}"))
 

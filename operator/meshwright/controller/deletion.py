@@ -9,28 +9,26 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from itertools import permutations
+from itertools import combinations
 
 import structlog
 
 from meshwright.api.conditions import REASONS
-from meshwright.api.errors import LeaseLost, MeshwrightError, Superseded, TrustError
+from meshwright.api.errors import LeaseLost, MeshwrightError, Superseded
 from meshwright.api.meshinstall import ANNOTATION_FORCE_DELETE, FINALIZER, DeletionPolicy, MeshInstall, Mode
 from meshwright.cluster.client import Manifest
 from meshwright.cluster.gather import NAMED_PROXIES, gather_cluster
-from meshwright.cluster.remove import remove
 from meshwright.cluster.together import together
+from meshwright.controller.farewell import Farewell
 from meshwright.controller.finalizers import set_finalizers
 from meshwright.controller.members import Member, Members
 from meshwright.controller.report import Attempt
-from meshwright.keys.remote import revoke_remote
-from meshwright.keys.trust import Stores, look_at_trust, remove_intermediate, remove_root
-from meshwright.mesh.desired import owner_of, trust_intent
+from meshwright.keys.trust import remove_intermediate, remove_root
+from meshwright.mesh.desired import trust_intent
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.names import Names
-from meshwright.mesh.objects import Step, annotations_of
+from meshwright.mesh.membership import with_leaving
+from meshwright.mesh.objects import annotations_of
 from meshwright.mesh.observed import Absent, Cluster, listed, pods
-from meshwright.mesh.remotes import access_of
 
 log = structlog.get_logger()
 
@@ -42,10 +40,10 @@ class Deletion:
     """`keep` brings a mesh to what is declared, as ever; `proceed`, asked before each delete, raises Superseded."""
 
     def __init__(
-        self, members: Members, *, namespace: str, now: Callable[[], dt.datetime], keep: Keep, proceed: Proceed
+        self, members: Members, farewell: Farewell, *, now: Callable[[], dt.datetime], keep: Keep, proceed: Proceed
     ) -> None:
         self._members = members
-        self._namespace = namespace
+        self._farewell = farewell
         self._now = now
         self._keep = keep
         self._proceed = proceed
@@ -66,6 +64,7 @@ class Deletion:
             text = f"spec.mode is {mesh.spec.mode}: nothing is removed until it is Apply"
             attempt.finding = Finding("Deleting", text)
             return False
+        mesh = with_leaving(mesh)
         members = await self._members.of(mesh.spec)
         attempt.absent = tuple(each for each in members.values() if isinstance(each, Absent))
         there = {name: each for name, each in members.items() if isinstance(each, Member)}
@@ -100,47 +99,23 @@ class Deletion:
         self, mesh: MeshInstall, members: Mapping[str, Member], clusters: Iterable[Cluster], attempt: Attempt
     ) -> bool:
         proceed = partial(self._proceed, mesh)
-        await self._revoke(mesh, members, proceed)
-        steps = await together(*(self._remove(mesh, each, members[each.name], proceed) for each in clusters))
+        for one, other in combinations(members.items(), 2):
+            await self._farewell.part(mesh, one, other, proceed=proceed)
+        steps = await together(
+            *(self._farewell.remove(mesh, each, members[each.name], proceed=proceed) for each in clusters)
+        )
         if step := next((each for each in steps if each), None):
             attempt.finding = Finding("Deleting", str(step))
             return False
         if mesh.spec.trust.deletion_policy is DeletionPolicy.DELETE:
             for name, member in members.items():
                 proceed()
-                await remove_intermediate(trust_intent(mesh, name), self._stores(member))
+                await remove_intermediate(trust_intent(mesh, name), self._farewell.stores(member))
             proceed()
-            await remove_root(trust_intent(mesh, mesh.spec.cluster_name), self._stores(self._members.own))
+            await remove_root(trust_intent(mesh, mesh.spec.cluster_name), self._farewell.stores(self._members.own))
         await set_finalizers(self._members.own.client, mesh, [each for each in mesh.finalizers if each != FINALIZER])
         log.info("mesh removed", mesh=mesh.name)
         return True
-
-    async def _remove(
-        self, mesh: MeshInstall, cluster: Cluster, member: Member, proceed: Callable[[], None]
-    ) -> Step | None:
-        root = await self._root(mesh, cluster.name, member)
-        names = Names(mesh.spec.namespace, mesh.spec.revision)
-        return await remove(member.client, owner_of(mesh), names, istiods=cluster.istiods, root=root, proceed=proceed)
-
-    async def _revoke(self, mesh: MeshInstall, members: Mapping[str, Member], proceed: Callable[[], None]) -> None:
-        """Takes the clusters' access to each other back, before anything that it rests on goes."""
-        for reader, source in permutations(members, 2):
-            await revoke_remote(
-                access_of(mesh, reader, source), reader=members[reader].secrets, source=members[source].secrets,
-                proceed=proceed,
-            )  # fmt: skip
-
-    def _stores(self, member: Member) -> Stores:
-        return Stores(member.secrets, self._members.own.secrets, self._namespace)
-
-    async def _root(self, mesh: MeshInstall, cluster: str, member: Member) -> str | None:
-        """The fingerprint of the mesh's root; of one that is lost, or cannot be used, what the status knows of it."""
-        known = next((each.trust.root_fingerprint for each in mesh.status.clusters), None)
-        try:
-            standing = await look_at_trust(trust_intent(mesh, cluster), self._stores(member), now=self._now())
-        except TrustError:
-            return known
-        return standing.root_fingerprint or known
 
 
 def waits_for(clusters: Iterable[Cluster], absent: Iterable[Absent] = ()) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ log = structlog.get_logger()
 KUBECONFIG = "kubeconfig"  # the key of the Secret
 PROBE = 5.0  # seconds between questions whether a member answers
 ANSWER = 4.0  # seconds in which it has to
+LAST_USE = 60.0  # seconds after which no request by a former kubeconfig is under way any more
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Member:
     reader: Reader
     api_server: ApiServer | None = None  # for the pods of other clusters; None: the operator's own
     version: str = ""  # of the Secret that leads there
-    away: str = ""  # why it does not answer, and since when
+    away: Finding | None = None  # why it does not answer, and since when
     applier: Applier = field(init=False)
     inquiry: Inquiry = field(init=False)
     secrets: KubernetesTokens = field(init=False)
@@ -76,6 +76,7 @@ class Members:
         self._connect, self._reflect, self._changed, self._now = connect, reflect, changed, now
         self._members: dict[str, Member] = {}  # by Secret
         self._lock = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def of(self, spec: MeshSpec) -> dict[str, Member | Absent]:
         """The clusters of a mesh by name. Raises what the operator's own API server answers."""
@@ -90,7 +91,9 @@ class Members:
             member = await self._current(secret, manifest)
         except KubeconfigError as error:
             return Absent(name, Finding(error.reason, f"cluster {name}: {error}"))
-        return Absent(name, Finding("ClusterAway", f"cluster {name}: {member.away}")) if member.away else member
+        if away := member.away:
+            return Absent(name, Finding(away.reason, f"cluster {name}: {away.message}"))
+        return member
 
     async def _current(self, secret: str, manifest: Manifest | None) -> Member:
         version = manifest["metadata"]["resourceVersion"] if manifest else ""
@@ -98,9 +101,10 @@ class Members:
             known = self._members.get(secret)
             if known and known.version == version:
                 return known
-            if known:
-                await self._close(self._members.pop(secret))
-            member = self._members[secret] = self._open(self._access(secret, manifest), version)
+            if known:  # another mesh may still be at work with it
+                del self._members[secret]
+                self._retire(known, after=LAST_USE)
+            member = self._members[secret] = self._open(secret, self._access(secret, manifest), version)
             return member
 
     def _access(self, secret: str, manifest: Manifest | None) -> Access:
@@ -112,51 +116,74 @@ class Members:
             raise KubeconfigError(f"{where} has no key {KUBECONFIG}: put the cluster's kubeconfig there")
         return parse_kubeconfig(base64.b64decode(text), where=f"{where}, key {KUBECONFIG}")
 
-    def _open(self, access: Access, version: str) -> Member:
+    def _open(self, secret: str, access: Access, version: str) -> Member:
         client = self._connect(access)
         client.guard = self.own.client.guard
         mirror = self._reflect(client)
         server = ApiServer(access.server, ca=(access.ca or b"").decode(), tls_server_name=access.tls_server_name)
         member = Member(client, mirror, api_server=server, version=version)
-        member.task = asyncio.create_task(self._keep(member, mirror), name=f"member {access.server}")
+        member.task = asyncio.create_task(self._keep(secret, member, mirror), name=f"member {access.server}")
         return member
 
-    async def _keep(self, member: Member, mirror: Mirror) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(mirror.run(), name="informers")
-            while True:
-                await self._probe(member)
+    async def _keep(self, secret: str, member: Member, mirror: Mirror) -> None:
+        """Its informers and its probe, until it is cancelled."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(mirror.run(), name="informers")
+                    while True:
+                        await self._probe(secret, member)
+                        await asyncio.sleep(PROBE)
+            except Exception:  # whatever it is, nobody else would notice that the cluster is watched no more
+                log.exception("watching a member cluster failed", secret=secret)
                 await asyncio.sleep(PROBE)
 
-    async def _probe(self, member: Member) -> None:
-        before, trouble = member.away, ""
+    async def _probe(self, secret: str, member: Member) -> None:
+        before, found = member.away, None
+        where = f"Secret {self._namespace}/{secret}"
         try:
             await asyncio.wait_for(member.client.version(), ANSWER)
         except TimeoutError:
-            trouble = f"the API server does not answer within {ANSWER:.0f} s"
+            found = Finding("ClusterAway", f"the API server does not answer within {ANSWER:.0f} s")
+        except KubeconfigError as error:
+            found = Finding("KubeconfigNotUsable", f"{where}: {error}")
         except MeshwrightError as error:
-            trouble = str(error)
-        if trouble and before:
+            found = Finding("ClusterAway", str(error))
+        if found and before and found.reason == before.reason:
             return  # away still: since when is part of the news
-        member.away = f"{trouble}; away since {self._now():%Y-%m-%d %H:%M:%S} UTC" if trouble else ""
+        since = f"away since {self._now():%Y-%m-%d %H:%M:%S} UTC"
+        member.away = Finding(found.reason, f"{found.message}; {since}") if found else None
         if member.away != before:
-            log.warning("cluster away", reason=member.away) if trouble else log.info("cluster back")
+            log.info("member cluster turned", secret=secret, away=member.away.message if member.away else None)
             self._changed()
 
     async def close(self) -> None:
+        """All connections to members; nobody may be at work with them any more."""
         for secret in list(self._members):
-            await self._close(self._members.pop(secret))
+            self._retire(self._members.pop(secret), after=0.0)
+        for leaving in self._leaving:
+            leaving.cancel()  # its wait, not its end
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
-    async def _close(self, member: Member) -> None:
+    def _retire(self, member: Member, *, after: float) -> None:
         if member.task:
             member.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await member.task
-        await member.client.close()
+        task = asyncio.create_task(_closed(member, after=after))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def forget(self, mesh: str) -> None:
         for member in (self.own, *self._members.values()):
             member.forget(mesh)
+
+
+async def _closed(member: Member, *, after: float) -> None:
+    try:
+        await asyncio.sleep(after)
+    finally:
+        if member.task:
+            await asyncio.gather(member.task, return_exceptions=True)
+        await member.client.close()
 
 
 def sources(members: Mapping[str, Member | Absent]) -> dict[str, Source | Absent]:

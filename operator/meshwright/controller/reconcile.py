@@ -18,6 +18,7 @@ from meshwright.api.errors import (
     ExternalError,
     FinalError,
     InvalidSpec,
+    KubeconfigError,
     LeaseLost,
     MeshwrightError,
     Superseded,
@@ -28,10 +29,11 @@ from meshwright.api.errors import (
 from meshwright.api.meshinstall import FINALIZER, MeshInstall, Mode
 from meshwright.cluster.apply import Proceed
 from meshwright.cluster.client import Manifest
-from meshwright.cluster.gather import after_writes, gather, root_bundles
+from meshwright.cluster.gather import after_writes, gather, gather_cluster, root_bundles
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL
 from meshwright.cluster.together import together
 from meshwright.controller.deletion import Deletion
+from meshwright.controller.farewell import Farewell
 from meshwright.controller.finalizers import set_finalizers
 from meshwright.controller.members import Member, Members, sources
 from meshwright.controller.report import Attempt
@@ -42,6 +44,7 @@ from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
+from meshwright.mesh.membership import leaving, still_used, with_leaving
 from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Absent, Cluster, Observed
 from meshwright.mesh.remotes import joining_findings, remote_intent
@@ -81,7 +84,8 @@ class Reconciler:
         self._generation_of = generation_of
         self.meshes: dict[str, str] = {}  # by revision
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
-        self._deletion = Deletion(members, namespace=namespace, now=now, keep=self._attempt, proceed=self._proceed)
+        self._farewell = Farewell(members, namespace=namespace, now=now)
+        self._deletion = Deletion(members, self._farewell, now=now, keep=self._attempt, proceed=self._proceed)
 
     async def reconcile(self, name: str) -> Again | None:
         """Bring mesh `name` towards what is declared. None: nothing to do until somebody changes something."""
@@ -125,7 +129,7 @@ class Reconciler:
 
     async def _attempt(self, manifest: Manifest, attempt: Attempt) -> None:
         mesh = MeshInstall.parse(manifest)
-        members = await self._members.of(mesh.spec)
+        members = await self._members.of(with_leaving(mesh).spec)
         observed = await gather(self._members.own.reader, manifest, now=self._now(), others=sources(members))
         attempt.mesh, attempt.clusters, attempt.absent = observed.mesh, observed.clusters, observed.absent
         if observed.mesh.spec.mode is Mode.PAUSED:
@@ -136,11 +140,13 @@ class Reconciler:
             attempt.finding = desired.finding
             return
         self.meshes[observed.mesh.spec.revision] = observed.mesh.name
-        await self._carry_out(observed, desired, attempt, members)
+        leavers = frozenset(each.name for each in leaving(mesh))
+        await self._carry_out(observed, desired, attempt, members, leavers)
 
     async def _carry_out(
-        self, observed: Observed, desired: Desired, attempt: Attempt, members: Mapping[str, Member | Absent]
-    ) -> None:
+        self, observed: Observed, desired: Desired, attempt: Attempt, members: Mapping[str, Member | Absent],
+        leavers: frozenset[str],
+    ) -> None:  # fmt: skip
         plan = desired.mode is Mode.PLAN
         proceed = partial(self._proceed, observed.mesh)
         if not plan and not any(plane.resize.nowhere for plane in desired.control_planes):
@@ -150,6 +156,9 @@ class Reconciler:
             for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True)
             if isinstance(member := members[cluster.name], Member)
         ]
+        for site in [each for each in sites if each.name in leavers and not plan]:
+            await self._guarded(self._see_off(site, sites, observed, attempt, proceed), site, attempt)
+        sites = [each for each in sites if each.name not in attempt.hindered and each.name not in attempt.departed]
         await together(*(self._guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
                          for each in sites))  # fmt: skip
         if plan:
@@ -170,9 +179,31 @@ class Reconciler:
         except MeshwrightError as error:
             if site.own:
                 raise
-            text = f"cluster {site.name}: {error}"
-            away = isinstance(error, Unreachable)
-            attempt.hindered[site.name] = Finding("ClusterAway", text) if away else Finding("MemberNotReady", text)
+            attempt.hindered[site.name] = _told(error, site.name)
+
+    async def _see_off(
+        self, site: Site, sites: Iterable[Site], observed: Observed, attempt: Attempt, proceed: Proceed
+    ) -> None:
+        """A cluster that is to leave: kept as a member while sidecars run there, then left."""
+        mesh, name = observed.mesh, site.name
+        # That there are no sidecars is believed of the API server alone, and not of an informer.
+        now = site.cluster if site.cluster.proxies else await gather_cluster(
+            site.member.client, mesh, name=name, now=observed.now
+        )  # fmt: skip
+        if found := still_used(now):
+            attempt.leaving[name] = found
+            return
+        if observed.absent:
+            text = f"cluster {name} leaves the mesh when all others have forgotten it: {observed.absent[0].why.message}"
+            attempt.hindered[name] = Finding("ClusterLeaving", text)
+            return
+        for other in sites:
+            if other is not site:
+                await self._farewell.part(mesh, (name, site.member), (other.name, other.member), proceed=proceed)
+        if step := await self._farewell.remove(mesh, now, site.member, proceed=proceed):
+            attempt.hindered[name] = Finding("ClusterLeaving", f"cluster {name} leaves the mesh: {step}")
+        else:
+            attempt.departed.add(name)
 
     async def _bring_about(
         self, site: Site, observed: Observed, attempt: Attempt, proceed: Proceed, *, plan: bool
@@ -221,7 +252,9 @@ class Reconciler:
             observed.mesh.name, site.plane, site.cluster, remotes=remotes, now=observed.now
         )
         attempt.replies[site.name] = replies
-        attempt.findings[site.name] = _look(observed, site, replies, attempt.trusts.get(site.name), remotes)
+        found = _look(observed, site, replies, attempt.trusts.get(site.name), remotes)
+        leaves = attempt.leaving.get(site.name)
+        attempt.findings[site.name] = (*found, leaves) if leaves else found
 
     def _proceed(self, mesh: MeshInstall) -> None:
         """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""
@@ -260,6 +293,17 @@ class Site:
     @property
     def name(self) -> str:
         return self.cluster.name
+
+
+def _told(error: MeshwrightError, cluster: str) -> Finding:
+    """What went wrong in a member cluster, which is no fault of the mesh."""
+    text = f"cluster {cluster}: {error}"
+    match error:
+        case Unreachable():
+            return Finding("ClusterAway", text)
+        case KubeconfigError():
+            return Finding("KubeconfigNotUsable", text)
+    return Finding("MemberNotReady", text)
 
 
 def readable(manifest: Manifest) -> MeshInstall:
@@ -334,4 +378,4 @@ def _progress(attempt: Attempt, sites: Iterable[Site]) -> Finding | None:
             return finding
         if waiting:
             return Finding("Progressing", str(waiting))
-    return next((each.why for each in attempt.absent), None)
+    return next(iter([*attempt.hindered.values(), *(each.why for each in attempt.absent)]), None)

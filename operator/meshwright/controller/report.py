@@ -77,6 +77,8 @@ class Attempt:
     hindered: dict[str, Finding] = field(
         default_factory=dict
     )  # why a cluster is not as declared, and was not looked at
+    leaving: dict[str, Finding] = field(default_factory=dict)  # who is still there in a cluster that is to leave
+    departed: set[str] = field(default_factory=set)  # clusters that have left
     finding: Finding | None = None  # why Ready is not True
 
     def saw(self, cluster: Cluster) -> Cluster:
@@ -92,6 +94,7 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     if not REASONS[finding.reason].stalled:
         finding = Finding(finding.reason, finding.message + _but_for(attempt))
     clusters = [_cluster(attempt, cluster, now) for cluster in attempt.clusters]
+    clusters = [each for each in clusters if each.name not in attempt.departed]
     clusters += [_absent(attempt, absent) for absent in attempt.absent]
     if not clusters:  # nothing could be read: what was known, but ready no more
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]

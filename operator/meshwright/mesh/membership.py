@@ -1,0 +1,41 @@
+"""Clusters that are to leave a mesh: the MeshInstall does not name them any more, its status still does.
+
+As long as sidecars run in one of them it is a member like the others, so that nobody's traffic is cut. Then its access,
+and that of the others to it, is taken back, then what the mesh made there; only then is it forgotten.
+"""
+
+from __future__ import annotations
+
+from meshwright.api.meshinstall import MemberCluster, MeshInstall
+from meshwright.mesh.findings import Finding
+from meshwright.mesh.observed import Cluster, listed, pods
+
+
+def leaving(mesh: MeshInstall) -> tuple[MemberCluster, ...]:
+    """As they are remembered."""
+    named = {each.name for each in mesh.spec.members}
+    return tuple(
+        MemberCluster(name=each.name, kubeconfig_secret=each.kubeconfig_secret, network=each.network)
+        for each in mesh.status.clusters
+        if each.name not in named and (each.kubeconfig_secret or each.name == mesh.spec.cluster_name)
+    )
+
+
+def with_leaving(mesh: MeshInstall) -> MeshInstall:
+    """The mesh as it has to be looked after: with those that have not left yet."""
+    if not (more := leaving(mesh)):
+        return mesh
+    spec = mesh.spec.model_copy(update={"clusters": [*mesh.spec.members, *more]})
+    return mesh.model_copy(update={"spec": spec})
+
+
+def still_used(cluster: Cluster) -> Finding | None:
+    """Why a cluster cannot leave yet."""
+    if not cluster.proxies:
+        return None
+    return Finding(
+        "ClusterLeaving",
+        f"cluster {cluster.name} is to leave the mesh: waiting for {pods(cluster.proxies)} with a sidecar there to go:"
+        f" {listed(cluster.some_proxies, of=cluster.proxies)}; take the injection label from their namespaces and"
+        " restart them, or list the cluster again",
+    )
