@@ -280,8 +280,8 @@ def rule(groups: list[str], resources: list[str], verbs: list[str]) -> Json:
     return {"apiGroups": groups, "resources": resources, "verbs": verbs}
 
 
-GROUPS = ["apps", "policy", "autoscaling", "rbac.authorization.k8s.io", "admissionregistration.k8s.io",
-          "apiextensions.k8s.io", "security.istio.io", "meshwright.dev"]  # fmt: skip
+GROUPS = ["apps", "networking.istio.io", "policy", "autoscaling", "rbac.authorization.k8s.io",
+          "admissionregistration.k8s.io", "apiextensions.k8s.io", "security.istio.io", "meshwright.dev"]  # fmt: skip
 CORE = ["namespaces", "pods", "nodes", "services", "serviceaccounts", "configmaps"]
 
 

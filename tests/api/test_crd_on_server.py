@@ -88,6 +88,22 @@ def test_defaults(mesh: Mesh) -> None:
             },
         },
         "gateways": [],
+        "clusters": [],
+        "topology": {
+            "model": "MultiNetwork",
+            "eastWestGateway": {
+                "replicas": 2,
+                "autoscaling": {"enabled": True},
+                "podDisruptionBudget": {},
+                "resources": {"requests": {}, "limits": {}},
+                "service": {
+                    "type": "LoadBalancer",
+                    "annotations": {},
+                    "externalIPs": [],
+                    "loadBalancerSourceRanges": [],
+                },
+            },
+        },
         "observability": {"prometheus": True, "accessLog": False},
     }
 
@@ -103,7 +119,7 @@ def test_defaults_of_a_gateway(mesh: Mesh) -> None:
         "podDisruptionBudget": {},
         "resources": {"requests": {}, "limits": {}},
         "labels": {},
-        "service": {"annotations": {}, "loadBalancerSourceRanges": []},
+        "service": {"annotations": {}, "externalIPs": [], "loadBalancerSourceRanges": []},
     }]  # fmt: skip
 
 
@@ -356,7 +372,11 @@ def test_environment_that_cannot_be_set(mesh: Mesh, variables: dict[str, str], w
         ({"meshConfig": {"accessLogFil": "/dev/stdout"}}, "InvalidSpec", "accessLogFile"),
         ({"meshConfig": {"defaultConfig": {"concurrency": "two"}}}, "InvalidSpec", "defaultConfig.concurrency"),
         ({"dataPlane": {"certificateTTL": "1s"}}, "InvalidSpec", "certificateTTL"),
-        (gateways({"name": "istiod"}) | {"revision": None}, "InvalidSpec", "is istiod's or istio-cni's own"),
+        (
+            gateways({"name": "istiod"}) | {"revision": None},
+            "InvalidSpec",
+            "is istiod's, istio-cni's or the east-west gateway's own",
+        ),
         (gateways({"name": "a", "labels": {"app": "b"}}), "InvalidSpec", "labels.app follows from other fields"),
         (
             gateways({"name": "a", "replicas": 1, "podDisruptionBudget": {"minAvailable": 1}}),

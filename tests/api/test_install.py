@@ -36,6 +36,7 @@ WELL = {
     "ConfigurationAccepted": ("Unknown", "NotObserved"), "CertificatesValid": ("True", "Current"),
     "ControlPlaneSized": ("True", "Sized"), "ControlPlaneReady": ("True", "Available"),
     "WebhooksConfigured": ("True", "Trusted"), "GatewaysReady": ("True", "GatewaysAvailable"),
+    "ClustersJoined": ("True", "Joined"),
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ LEAST: dict[str, Json] = {
     "ConfigMap": {},
     "DaemonSet": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
     "Deployment": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
+    "Gateway": {"spec": {"selector": {"app": "stray"}}},
     "HorizontalPodAutoscaler": {
         "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "stray"}},
     },
@@ -78,7 +79,11 @@ def version(cluster: Cluster, item: Json) -> str:
 
 async def test_every_object_says_whose_it_is(op: Operator, mesh: Mesh) -> None:
     mesh.create(
-        meshID="payments", trustDomain="example.org", dataPlane={"cni": "Enabled"}, gateways=[{"name": "ingress"}]
+        meshID="payments",
+        trustDomain="example.org",
+        dataPlane={"cni": "Enabled"},
+        gateways=[{"name": "ingress"}],
+        clusters=[{"name": "primary"}],
     )
     await op.install(mesh)
     ours = labels_of(mesh) | {"meshwright.dev/mesh-id": "payments"}

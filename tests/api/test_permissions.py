@@ -32,6 +32,7 @@ from meshwright.api.errors import Forbidden
 from meshwright.cluster.kinds import (
     CRD,
     DAEMON_SET,
+    ENDPOINT_SLICE,
     EVENT,
     GATEWAY_CLASS,
     LEASE,
@@ -41,6 +42,7 @@ from meshwright.cluster.kinds import (
     OWNED,
     POD,
     SECRET,
+    SERVICE_ACCOUNT,
     Kind,
     kind_of,
 )
@@ -200,9 +202,9 @@ def account(cluster: Cluster) -> Iterator[Account]:
 def installed(cluster: Cluster, account: Account) -> Iterator[Mesh]:
     """A mesh that one life of the operator has made; each test is another life, and leaves it whole.
 
-    With something of every kind, and so with istio-cni.
+    With something of every kind, and so with istio-cni and an east-west gateway.
     """
-    mesh = Mesh.fresh(cluster).create(dataPlane={"cni": "Enabled"})
+    mesh = Mesh.fresh(cluster).create(dataPlane={"cni": "Enabled"}, clusters=[{"name": "primary"}])
     account.bind(mesh.namespace)
 
     async def install() -> None:
@@ -237,7 +239,7 @@ async def refused(op: Operator, mesh: Mesh, missing: Permission) -> None:
 
 
 # What was made again has yet to come up.
-GOING_ON = {"Installed", "Progressing", "WebhooksNotTrusted", "CNINotReady"}
+GOING_ON = {"Installed", "Progressing", "WebhooksNotTrusted", "CNINotReady", "GatewayNotReady"}
 
 
 async def goes_on(op: Operator, mesh: Mesh) -> None:
@@ -405,6 +407,37 @@ def istiod_pod(mesh: Mesh) -> Json:
     }  # fmt: skip
 
 
+# -- one less: what other clusters need of this one
+
+
+async def test_its_own_address_that_it_may_not_look_up(cluster: Cluster, account: Account, mesh: Mesh) -> None:
+    mesh.create(clusters=[{"name": "primary"}, {"name": "west", "kubeconfigSecret": "nothing"}])
+    account.bind(mesh.namespace)
+    async with operator(account.kubeconfig) as op:
+        with account.without(of(ENDPOINT_SLICE, "list")):
+            await refused(op, mesh, of(ENDPOINT_SLICE, "list"))
+            assert op.wire.writes() == []
+        await op.reconcile(mesh)
+        assert mesh.condition("ClustersJoined")["reason"] == "KubeconfigNotUsable"
+    assert cluster.get(mesh.cacerts_path)
+
+
+async def test_access_that_it_may_not_give(cluster: Cluster, account: Account, installed: Mesh) -> None:
+    """A token of the reader's account, of that alone, and only where a mesh lives."""
+    where = installed.namespace
+    for name in ("istio-reader-service-account", "other"):
+        cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": where}})
+    made = cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bound", "namespace": where}})
+    bound = ("bound", made.body["metadata"]["uid"])
+    async with operator(account.kubeconfig) as op:
+        granted = await op.wire.request_token(where, "istio-reader-service-account", secret=bound, seconds=3600)
+        assert granted["token"]
+        with pytest.raises(Forbidden, match='cannot create resource "serviceaccounts/token"'):
+            await op.wire.request_token(where, "other", secret=bound, seconds=3600)
+        with pytest.raises(Forbidden, match='cannot create resource "serviceaccounts/token"'):
+            await op.wire.request_token("default", "istio-reader-service-account", secret=bound, seconds=3600)
+
+
 # -- one less: taking away what is wanted no more
 
 
@@ -522,7 +555,7 @@ def what_istiod_leaves(cluster: Cluster, mesh: Mesh) -> None:
 async def test_a_removal_without_a_verb(cluster: Cluster, account: Account, installed: Mesh, mesh: Mesh) -> None:
     """It stops there, keeps the finalizer, names the verb, and goes on when it has it."""
     cluster.delete(installed.deployment_path)  # with another istiod in the cluster, GatewayClasses stay
-    mesh.create(trust={"deletionPolicy": "Delete"})
+    mesh.create(trust={"deletionPolicy": "Delete"}, clusters=[{"name": "primary"}])
     account.bind(mesh.namespace)
     rows = [  # in the order in which it comes to them
         *((of(kind, verb), "") for kind in OWNED for verb in ("list", "delete")),
@@ -649,7 +682,7 @@ async def test_what_it_cannot_grant_is_named(cluster: Cluster, account: Account,
     ("kind", "role", "one"),
     [
         ("ClusterRole", ISTIODS, Permission("", "nodes", "watch")),
-        ("Role", IN_MESH, Permission("networking.istio.io", "gateways", "create")),
+        ("Role", IN_MESH, Permission("coordination.k8s.io", "leases", "patch")),
     ],
     ids=["ClusterRoles", "Role"],
 )
@@ -682,6 +715,7 @@ TESTED_ALONE = {
     of(EVENT, "create"),
     *(of(kind, "create") for kind in (CRD, NAMESPACE)),
     of(NODE, "list"),
+    of(ENDPOINT_SLICE, "list"),
     ASK[0],
 }
 NOT_TESTED = {of(MESH_INSTALL, "watch")}  # kopf's
@@ -702,6 +736,7 @@ def test_every_verb_in_a_namespace_is_tested_or_istiods() -> None:
     istiods = {each for one in rendered() if one.key.kind == "Role" for each in in_rules(one.manifest["rules"])}
     removal = {of(LEASE, "delete"), of(SECRET, "delete")}
     trust = {of(SECRET, verb) for verb in ("get", "create", "update")}
-    assert permissions(IN_MESH) - istiods <= removal | trust | {*ASK, SINCE_1_35}
+    access = {of(SERVICE_ACCOUNT, "create", "token")}
+    assert permissions(IN_MESH) - istiods <= removal | trust | access | {*ASK, SINCE_1_35}
     election = {of(LEASE, verb) for verb in ("get", "create", "update")}
     assert permissions(IN_OPERATOR) == election | trust - {of(SECRET, "update")} | {of(SECRET, "delete")}

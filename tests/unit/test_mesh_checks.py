@@ -125,6 +125,18 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
       " choose another one")),
     ("a label that we select by", gateway(labels={"istio": "x", "team": "y"}),
      f"{NAME}.labels.istio follows from other fields: remove it"),
+    ("a cluster twice", {"clusters": [{"name": "primary"}, {"name": "primary", "kubeconfigSecret": "a"}]},
+     ("spec.clusters[1] (primary).name: another cluster has this name: choose another one; spec.clusters[1] (primary)"
+      " has the name of the operator's own cluster (spec.clusterName): choose another one")),
+    ("a cluster under two names",
+     {"clusters": [{"name": "a", "kubeconfigSecret": "x"}, {"name": "b", "kubeconfigSecret": "x"}]},
+     "spec.clusters[1] (b).kubeconfigSecret is that of a: one cluster cannot be in a mesh twice"),
+    ("a cluster that nobody knows the way to", {"clusters": [{"name": "west"}]},
+     ("spec.clusters[0] (west) has no kubeconfigSecret: set it, or, if it is the operator's own cluster,"
+      " spec.clusterName: west")),
+    ("a network where there is one only",
+     {"clusters": [{"name": "primary", "network": "a"}], "topology": {"model": "FlatNetwork"}},
+     "spec.clusters[0] (primary).network: in a FlatNetwork all pods are on one network: remove it"),
     ("two ports of one name",
      gateway(service={"ports": [{"name": "http", "port": 80}, {"name": "http", "port": 81}]}),
      f"{NAME}.service.ports: two ports have the same name, http: change one"),

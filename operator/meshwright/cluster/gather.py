@@ -134,13 +134,19 @@ async def _member(
     try:
         async with asyncio.timeout(PATIENCE):
             return replace(await _whole_cluster(source.reader, mesh, member.name, now), api_server=server)
-    except (TransientError, TimeoutError) as error:
-        why = str(error) or f"it could not be read within {PATIENCE:.0f} s"
-        return Absent(member.name, Finding("ClusterAway", f"cluster {member.name}: {why}"))
-    except KubeconfigError as error:
-        return Absent(member.name, Finding("KubeconfigNotUsable", f"cluster {member.name}: {error}"))
-    except MeshwrightError as error:
-        return Absent(member.name, Finding("MemberNotReady", f"cluster {member.name}: {error}"))
+    except (MeshwrightError, TimeoutError) as error:
+        return Absent(member.name, _absence(error, member.name))
+
+
+def _absence(error: MeshwrightError | TimeoutError, cluster: str) -> Finding:
+    match error:
+        case TimeoutError():
+            return Finding("ClusterAway", f"cluster {cluster}: it could not be read within {PATIENCE:.0f} s")
+        case TransientError():
+            return Finding("ClusterAway", f"cluster {cluster}: {error}")
+        case KubeconfigError():
+            return Finding("KubeconfigNotUsable", f"cluster {cluster}: {error}")
+    return Finding("MemberNotReady", f"cluster {cluster}: {error}")
 
 
 async def _whole_cluster(reader: Reader, mesh: MeshInstall, name: str, now: dt.datetime) -> Cluster:
