@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from api.world import Cluster, Json, Mesh, Operator, Sent, path_of_item
+from api.world import Cluster, Json, Mesh, Operator, Sent, gateways_served, path_of_item
 from meshwright.cluster.kinds import OWNED
 from meshwright.mesh.objects import Key
 
@@ -45,6 +46,12 @@ LEAST: dict[str, Json] = {
     "ServiceAccount": {},
     "ValidatingWebhookConfiguration": {"webhooks": [WEBHOOK]},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _gateways(cluster: Cluster) -> Iterator[None]:
+    with gateways_served(cluster):
+        yield
 
 
 def labels_of(mesh: Mesh) -> dict[str, str]:

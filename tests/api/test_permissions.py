@@ -23,6 +23,7 @@ from api.world import (
     Json,
     Mesh,
     Operator,
+    gateways_served,
     operator,
     path_of_item,
     short_istio_api,
@@ -185,8 +186,8 @@ def names(message: str, permission: Permission) -> bool:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _short() -> Iterator[None]:
-    with short_istio_api():
+def _short(cluster: Cluster) -> Iterator[None]:
+    with gateways_served(cluster), short_istio_api():
         yield
 
 

@@ -34,6 +34,7 @@ from meshwright.mesh.names import Names
 from meshwright.render import objects
 from testbed.apiserver import ApiServer
 from testbed.console import TestbedError
+from testbed.rest import wait_until
 
 Json = dict[str, Any]
 
@@ -47,6 +48,7 @@ DECLARED: dict[str, Any] = {"autoscaling": {"enabled": False}}
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MESHES = "/apis/meshwright.dev/v1alpha1/meshinstalls"
+GATEWAYS = "/apis/networking.istio.io/v1/gateways"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
 
 # Every kind that an operator of ours might touch; leases and Events move by themselves.
@@ -68,6 +70,7 @@ LOOKED_AT = (
     f"{WEBHOOKS}/mutatingwebhookconfigurations",
     f"{WEBHOOKS}/validatingwebhookconfigurations",
     "/apis/security.istio.io/v1/peerauthentications",
+    GATEWAYS,
     CRDS,
 )
 
@@ -469,6 +472,19 @@ def short_istio_api() -> Iterator[None]:
     needed = tuple(each for each in objects._crds() if each.key.name.startswith("peerauthentications."))  # noqa: SLF001
     with mock.patch.object(objects, "_crds", return_value=needed):
         yield
+
+
+@contextmanager
+def gateways_served(cluster: Cluster) -> Iterator[None]:
+    """Istio's kind Gateway, which somebody else has installed: an east-west gateway needs it."""
+    crd = next(each.manifest for each in objects._crds() if each.key.name.startswith("gateways."))  # noqa: SLF001
+    cluster.apply({**crd, "metadata": {"name": crd["metadata"]["name"]}})
+    wait_until(lambda: cluster.get(GATEWAYS) is not None, "Gateways", seconds=20, pause=0.05)
+    try:
+        yield
+    finally:
+        cluster.delete(path_of_item(crd))
+        wait_until(lambda: cluster.get(path_of_item(crd)) is None, "their end", seconds=30, pause=0.05)
 
 
 @asynccontextmanager
