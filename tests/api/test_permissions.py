@@ -419,7 +419,8 @@ async def test_its_own_address_that_it_may_not_look_up(cluster: Cluster, account
             await refused(op, mesh, of(ENDPOINT_SLICE, "list"))
             assert op.wire.writes() == []
         await op.reconcile(mesh)
-        assert mesh.condition("ClustersJoined")["reason"] == "KubeconfigNotUsable"
+        (west,) = [each for each in mesh.status["clusters"] if each["name"] == "west"]
+        assert f"Secret {OPERATOR_NAMESPACE}/nothing is not there" in west["away"]
     assert cluster.get(mesh.cacerts_path)
 
 

@@ -185,7 +185,7 @@ class Cluster:
 
 def path_of(api_version: str, kind: str, namespace: str = "", name: str = "") -> str:
     singular = kind.lower()
-    plural = f"{singular[:-1]}ies" if kind.endswith("y") else f"{singular}{'es' if kind.endswith('s') else 's'}"
+    plural = f"{singular[:-1]}ies" if kind.endswith("cy") else f"{singular}{'es' if kind.endswith('s') else 's'}"
     parts = ["/apis" if "/" in api_version else "/api", api_version]
     if namespace:
         parts += ["namespaces", namespace]
