@@ -63,7 +63,8 @@ class MemorySecrets:
         if name not in self.secrets or self.secrets[name].resource_version != secret.resource_version:
             raise Conflict(f"update {secret}: it has been modified")
         stored = self.secrets[name]
-        self.put(replace(stored, files={**stored.files, **secret.files}))
+        files, notes = {**stored.files, **secret.files}, {**stored.annotations, **secret.annotations}
+        self.put(replace(stored, files=files, annotations=notes))
         self.writes.append(("update", name))
 
     async def delete(self, secret: Secret) -> None:

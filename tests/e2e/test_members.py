@@ -282,14 +282,41 @@ def test_a_kubeconfig_that_cannot_be_used_is_said_by_its_field(joined: Pair) -> 
     joined.east.wait_ready(MESH, seconds=90)
 
 
+def test_a_cluster_that_is_listed_no_more_is_left_when_nobody_is_there(shop: Pair) -> None:
+    listed = shop.east.get("mesh", MESH)["spec"]["clusters"]
+    name_them(shop, listed[:1])
+    try:
+        until(lambda: shop.east.condition(MESH)["reason"] == "ClusterLeaving", what="that sidecars are in west")
+        assert f"{SHOP}/" in shop.east.condition(MESH)["message"]
+        assert ask(shop.west).keys() == {"east", "west"}  # until they are gone, nothing is cut
+        shop.west.kubectl("delete", "namespace", SHOP, "--timeout=90s", timeout=100)
+        until(lambda: "west" not in shop.status(), seconds=120, what="that west has left")
+        assert ours(shop.west) == []
+        assert bound(shop.east) == set() == bound(shop.west)
+        assert not shop.east.exists("secret", "istio-remote-secret-west", "-n", SYSTEM)
+        assert ask(shop.east).keys() == {"east"}
+    finally:
+        name_them(shop, listed)
+    until(lambda: shop.status().get("west", {}).get("ready"), seconds=120, what="that it has joined again")
+
+
+def name_them(pair: Pair, clusters: list[Manifest]) -> None:
+    patch = json.dumps({"spec": {"clusters": clusters}})
+    pair.east.kubectl("patch", "mesh", MESH, "--type=merge", "-p", patch)
+
+
+def ours(cluster: Product) -> list[str]:
+    """What of the mesh is there, but for Secrets."""
+    kinds = "deploy,svc,cm,sa,role,rolebinding,clusterrole,clusterrolebinding,pdb,hpa,mutatingwebhookconfiguration"
+    return cluster.kubectl("get", kinds, "-A", "-l", "meshwright.dev/mesh", "--output=name").split()
+
+
 def test_a_deletion_takes_everything_away_everywhere(shop: Pair) -> None:
     for cluster in shop.both.values():
-        cluster.kubectl("delete", "namespace", SHOP, "--timeout=90s", timeout=100)
+        cluster.kubectl("delete", "namespace", SHOP, "--ignore-not-found", "--timeout=90s", timeout=100)
     shop.east.delete_mesh(MESH, seconds=150)
     for name, cluster in shop.both.items():
-        ours = ("-A", "-l", "meshwright.dev/mesh", "--output=name")
-        kinds = "deploy,svc,cm,sa,role,rolebinding,clusterrole,clusterrolebinding,pdb,hpa,mutatingwebhookconfiguration"
-        assert cluster.kubectl("get", kinds, *ours).split() == [], name
+        assert ours(cluster) == [], name
         secrets = cluster.get("secrets", "-n", SYSTEM)["items"]
         assert [each["metadata"]["name"] for each in secrets] == ["cacerts"], name  # kept, as the policy says
         labels = cluster.get("namespace", SYSTEM)["metadata"]["labels"]

@@ -110,3 +110,17 @@ async def test_a_fleet_is_read_a_few_at_a_time() -> None:
     assert len(set(pods.asked)) == 2 * LEAST
     # The one that would be earliest is gone.
     assert (await census.look(pods, fleet[:-1], now=NOW)).pod == f"n/{fleet[-2][1]}"
+
+
+async def test_the_other_clusters_that_an_istiod_reads() -> None:
+    """By its own list: its metrics keep the state of a client that was replaced."""
+    said: Mapping[tuple[str, str], Said] = {
+        ("a", "/metrics"): METRICS, ("a", "/debug/mesh"): b"{}",
+        ("a", "/debug/clusterz"): b'[{"id": "west", "syncStatus": "synced"}, {"id": "north", "syncStatus": "timeout"}]',
+        ("b", "/metrics"): METRICS, ("b", "/debug/mesh"): b"{}", ("b", "/debug/clusterz"): b"<html>",
+        ("c", "/metrics"): METRICS, ("c", "/debug/mesh"): b"{}",
+    }  # fmt: skip
+    first, second, third = await ask(Pods(said), "istio-system", ["a", "b", "c"], joined=True)
+    assert first.remotes == {"west": True, "north": False}
+    assert second.remotes == {}
+    assert third.trouble == "c is silent"
