@@ -25,7 +25,7 @@ import yaml
 from meshwright.api.meshinstall import MeshStatus
 from meshwright.cli import server as module
 from meshwright.cli.main import main
-from meshwright.cli.status import age, conditions, lines, next_steps, span, summary
+from meshwright.cli.status import age, cluster_rows, conditions, lines, next_steps, span, summary
 from meshwright.cli.terminal import Terminal
 from meshwright.cluster.kinds import MESH_INSTALL
 
@@ -179,6 +179,17 @@ def test_a_reason_of_a_newer_operator_is_shown_too() -> None:
     mesh = copy.deepcopy(WELL)
     mesh["status"]["conditions"] = [condition("Ready", "False", "Unheard", "something new")]
     assert "✘ Ready  Unheard  3d  something new" in text(mesh)
+
+
+def test_a_cluster_among_others() -> None:
+    cluster = {
+        "name": "west", "network": "west", "away": "no answer; away since 2026-11-01 12:00:00 UTC",
+        "remotes": [{"name": "east", "synced": "2/2", "tokenExpires": "2026-12-01T12:00:00Z"}],
+    }  # fmt: skip
+    rows = dict(cluster_rows(cluster, now=dt.datetime(2026, 11, 1, tzinfo=dt.UTC)))
+    assert rows["away"].startswith("no answer; away since")
+    assert rows["network"] == "west"
+    assert rows["reads"] == "east: 2/2 of istiod in sync, by a token until 2026-12-01T12:00:00Z"
 
 
 def test_nobody_has_looked_at_it() -> None:

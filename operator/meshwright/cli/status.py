@@ -165,6 +165,8 @@ def condition_table(found: list[dict[str, Any]], *, now: dt.datetime, terminal: 
 
 
 def cluster_rows(cluster: Json, *, now: dt.datetime) -> Iterator[tuple[str, str]]:
+    if away := cluster.get("away"):
+        yield "away", f"{away} (below is what was known)"
     plane = cluster.get("controlPlane") or {}
     yield "istiod", f"{plane.get('readyReplicas', 0)} of {plane.get('replicas', 0)} ready{_share(plane)}"
     if refused := plane.get("refused"):
@@ -175,9 +177,19 @@ def cluster_rows(cluster: Json, *, now: dt.datetime) -> Iterator[tuple[str, str]
         where = ", ".join(gateway.get("addresses") or ()) or "no address"
         ready = f"{gateway.get('readyReplicas', 0)} of {gateway.get('replicas', 0)} ready"
         yield "" if number else "gateways", f"{gateway['namespace']}/{gateway['name']}: {ready}, {where}"
+    yield from _joined(cluster)
     yield from _certificates(cluster, now)
     left = cluster.get("notReconciled")
     yield "objects", f"{cluster.get('objects', 0)}" + (f", {left} of them left alone by annotation" if left else "")
+
+
+def _joined(cluster: Json) -> Iterator[tuple[str, str]]:
+    """How it stands to the other clusters of the mesh."""
+    if network := cluster.get("network"):
+        yield "network", network
+    for number, remote in enumerate(cluster.get("remotes") or ()):
+        ends = f", by a token until {remote['tokenExpires']}" if remote.get("tokenExpires") else ""
+        yield "" if number else "reads", f"{remote['name']}: {remote['synced']} of istiod in sync{ends}"
 
 
 def _share(plane: Json) -> str:
