@@ -20,7 +20,7 @@ import yaml
 from api.world import OPERATOR_NAMESPACE, Cluster, Json
 from meshwright.api.errors import Forbidden, KubeconfigError
 from meshwright.cluster.client import Client
-from meshwright.cluster.kinds import EVENT, MESH_INSTALL, OWNED, SECRET
+from meshwright.cluster.kinds import EVENT, MESH_INSTALL, SECRET
 from meshwright.cluster.kubeconfig import parse_kubeconfig
 from meshwright.cluster.mirror import mirror_of
 from rbac import Permission, in_rules
@@ -181,12 +181,6 @@ async def test_tokens_it_asks_for_are_the_readers_and_nobody_elses(west: Cluster
         for namespace, account in ((MESH_NAMESPACE, "istiod"), (OPERATOR_NAMESPACE, "meshwright")):
             with pytest.raises(Forbidden, match="serviceaccounts/token"):
                 await client.request_token(namespace, account, secret=secret, seconds=3600)
-
-
-def test_the_page_takes_away_every_kind_that_is_made_in_a_member() -> None:
-    commands = re.findall(r"--context west delete (\S+) (?:-A )?-l meshwright.dev/mesh=", HOW_TO.read_text())
-    named = {plural.partition(".")[0] for command in commands for plural in command.split(",")}
-    assert named == {kind.plural for kind in (*OWNED, SECRET)}
 
 
 async def test_who_deletes_the_token_takes_the_access_back(west: Cluster, tmp_path: Path) -> None:
