@@ -103,7 +103,7 @@ class Members:
                 return known
             if known:  # another mesh may still be at work with it
                 del self._members[secret]
-                self._retire(known, after=LAST_USE)
+                self._retire(known)
             member = self._members[secret] = self._open(secret, self._access(secret, manifest), version)
             return member
 
@@ -142,7 +142,8 @@ class Members:
         before, found = member.away, None
         where = f"Secret {self._namespace}/{secret}"
         try:
-            await asyncio.wait_for(member.client.version(), ANSWER)
+            async with asyncio.timeout(ANSWER):
+                await member.client.version()
         except TimeoutError:
             found = Finding("ClusterAway", f"the API server does not answer within {ANSWER:.0f} s")
         except KubeconfigError as error:
@@ -160,15 +161,14 @@ class Members:
     async def close(self) -> None:
         """All connections to members; nobody may be at work with them any more."""
         for secret in list(self._members):
-            self._retire(self._members.pop(secret), after=0.0)
+            await _end(self._members.pop(secret))
+        await asyncio.sleep(0)  # a task that has not begun would be cancelled as a whole
         for leaving in self._leaving:
             leaving.cancel()  # its wait, not its end
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
-    def _retire(self, member: Member, *, after: float) -> None:
-        if member.task:
-            member.task.cancel()
-        task = asyncio.create_task(_closed(member, after=after))
+    def _retire(self, member: Member) -> None:
+        task = asyncio.create_task(_end(member, after=LAST_USE))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -177,7 +177,10 @@ class Members:
             member.forget(mesh)
 
 
-async def _closed(member: Member, *, after: float) -> None:
+async def _end(member: Member, *, after: float = 0.0) -> None:
+    """Its watches at once, its connections after so many seconds."""
+    if member.task:
+        member.task.cancel()
     try:
         await asyncio.sleep(after)
     finally:
