@@ -235,11 +235,11 @@ def test_a_cluster_that_is_cut_off_is_away_and_comes_back(shop: Pair) -> None:
     there = shop.west.get("deployments", "-n", SYSTEM)["items"]
     with cut_off(shop):
         until(lambda: shop.status()["west"].get("away"), what="that west is away")
-        assert shop.east.condition(MESH)["reason"] == "ClusterAway"
+        until(lambda: shop.east.condition(MESH)["reason"] == "ClusterAway", what="that it is told")
         # The other one is looked after as ever.
         shop.east.kubectl("-n", SYSTEM, "delete", "service", "istio-eastwestgateway")
         until(lambda: shop.east.exists("service", "istio-eastwestgateway", "-n", SYSTEM), what="a repair in east")
-        assert shop.status()["east"]["ready"]
+        until(lambda: shop.status()["east"]["ready"], what="that east is ready")  # its gateway needs an address again
         assert shop.east.exists("secret", "istio-remote-secret-west", "-n", SYSTEM)
     shop.east.wait_ready(MESH, seconds=90)
     assert not shop.status()["west"].get("away")
