@@ -37,7 +37,7 @@ class World:
         """Another process, which knows nothing."""
         reporter = Reporter(self.store, self.metrics, instance="me", now=lambda: NOW)
         self.reconciler = Reconciler(
-            alone(self.store), reporter, namespace=OPERATOR_NAMESPACE, now=lambda: NOW,
+            alone(self.store), reporter, now=lambda: NOW,
             generation_of=lambda _: self.newest_generation,
         )  # fmt: skip
 

@@ -420,9 +420,7 @@ class Operator:
     ) -> Operator:
         metrics = Metrics(version="test")
         reporter = Reporter(wire, metrics, instance="test", now=lambda: now)
-        reconciler = Reconciler(
-            alone(wire), reporter, namespace=OPERATOR_NAMESPACE, now=lambda: now, generation_of=generation_of
-        )
+        reconciler = Reconciler(alone(wire), reporter, now=lambda: now, generation_of=generation_of)
         return cls(wire, reconciler, metrics)
 
     async def reconcile(self, mesh: Mesh) -> Again | None:

@@ -110,9 +110,9 @@ class Deletion:
         if mesh.spec.trust.deletion_policy is DeletionPolicy.DELETE:
             for name, member in members.items():
                 proceed()
-                await remove_intermediate(trust_intent(mesh, name), self._farewell.stores(member))
+                await remove_intermediate(trust_intent(mesh, name), self._members.stores(member))
             proceed()
-            await remove_root(trust_intent(mesh, mesh.spec.cluster_name), self._farewell.stores(self._members.own))
+            await remove_root(trust_intent(mesh, mesh.spec.cluster_name), self._members.stores(self._members.own))
         await set_finalizers(self._members.own.client, mesh, [each for each in mesh.finalizers if each != FINALIZER])
         log.info("mesh removed", mesh=mesh.name)
         return True

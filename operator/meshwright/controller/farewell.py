@@ -11,7 +11,7 @@ from meshwright.cluster.apply import Proceed
 from meshwright.cluster.remove import remove
 from meshwright.controller.members import Member, Members
 from meshwright.keys.remote import revoke_remote
-from meshwright.keys.trust import Stores, look_at_trust
+from meshwright.keys.trust import look_at_trust
 from meshwright.mesh.desired import owner_of, trust_intent
 from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Step
@@ -22,9 +22,8 @@ from meshwright.mesh.remotes import access_of
 class Farewell:
     """`proceed`, asked before each delete, raises Superseded. Everything here can be done again at any point."""
 
-    def __init__(self, members: Members, *, namespace: str, now: Callable[[], dt.datetime]) -> None:
+    def __init__(self, members: Members, *, now: Callable[[], dt.datetime]) -> None:
         self._members = members
-        self._namespace = namespace
         self._now = now
 
     async def part(
@@ -41,14 +40,11 @@ class Farewell:
         names = Names(mesh.spec.namespace, mesh.spec.revision)
         return await remove(member.client, owner_of(mesh), names, istiods=cluster.istiods, root=root, proceed=proceed)
 
-    def stores(self, member: Member) -> Stores:
-        return Stores(member.secrets, self._members.own.secrets, self._namespace)
-
     async def _root(self, mesh: MeshInstall, cluster: str, member: Member) -> str | None:
         """The fingerprint of the mesh's root; of one that is lost, or cannot be used, what the status knows of it."""
         known = next((each.trust.root_fingerprint for each in mesh.status.clusters), None)
         try:
-            standing = await look_at_trust(trust_intent(mesh, cluster), self.stores(member), now=self._now())
+            standing = await look_at_trust(trust_intent(mesh, cluster), self._members.stores(member), now=self._now())
         except TrustError:
             return known
         return standing.root_fingerprint or known

@@ -50,7 +50,6 @@ class Leader:
         self._reconciler = Reconciler(
             self._members,
             Reporter(client, metrics, instance=instance, now=now),
-            namespace=namespace,
             now=now,
             generation_of=lambda mesh: self._generations.get(mesh, 0),
         )

@@ -25,6 +25,7 @@ from meshwright.cluster.mirror import Mirror
 from meshwright.cluster.together import together
 from meshwright.controller.inquiry import Inquiry
 from meshwright.keys.remote import KubernetesTokens
+from meshwright.keys.trust import Stores
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.observed import Absent, ApiServer
 
@@ -171,6 +172,10 @@ class Members:
         task = asyncio.create_task(_end(member, after=LAST_USE))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+    def stores(self, member: Member) -> Stores:
+        """Where the trust of a member is kept."""
+        return Stores(member.secrets, self.own.secrets, self._namespace)
 
     def forget(self, mesh: str) -> None:
         for member in (self.own, *self._members.values()):

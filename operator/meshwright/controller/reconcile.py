@@ -39,7 +39,7 @@ from meshwright.controller.members import Member, Members, sources
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
 from meshwright.keys.remote import ensure_remote
-from meshwright.keys.trust import Stores, ensure_trust, look_at_trust
+from meshwright.keys.trust import ensure_trust, look_at_trust
 from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
 from meshwright.mesh.findings import Finding
@@ -73,18 +73,17 @@ class Reconciler:
     """`generation_of` tells the newest generation of a mesh that a watch saw."""
 
     def __init__(
-        self, members: Members, reporter: Reporter, *, namespace: str, now: Callable[[], dt.datetime],
+        self, members: Members, reporter: Reporter, *, now: Callable[[], dt.datetime],
         generation_of: Callable[[str], int] = lambda _: 0,
     ) -> None:  # fmt: skip
         self._members = members
         self._client = members.own.client
         self._reporter = reporter
-        self._namespace = namespace  # the operator's own, where root keys are kept
         self._now = now
         self._generation_of = generation_of
         self.meshes: dict[str, str] = {}  # by revision
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
-        self._farewell = Farewell(members, namespace=namespace, now=now)
+        self._farewell = Farewell(members, now=now)
         self._deletion = Deletion(members, self._farewell, now=now, keep=self._attempt, proceed=self._proceed)
 
     async def reconcile(self, name: str) -> Again | None:
@@ -264,7 +263,7 @@ class Reconciler:
     async def _trust(self, observed: Observed, site: Site, proceed: Proceed, *, write: bool) -> Trust | None:
         """The trust of a cluster, made or renewed when that is due. Raises TrustError."""
         cluster, intent = site.cluster, site.plane.trust
-        stores = Stores(site.member.secrets, self._members.own.secrets, self._namespace)
+        stores = self._members.stores(site.member)
         standing = await look_at_trust(intent, stores, now=observed.now)
         if cluster.proxies and (standing.root_fingerprint is None or observed.mesh.status.version is None):
             # Sidecars that run before this mesh does, or after its root was lost, must not be cut off.

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from meshwright.api.errors import Conflict, TrustError
-from meshwright.api.meshinstall import GROUP, LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID, MANAGED_BY
+from meshwright.api.meshinstall import GROUP
 from meshwright.keys.store import KubernetesSecrets
 from meshwright.keys.trust import ATTEMPTS, Secret, SecretStore
+from meshwright.mesh.objects import Owner
 from meshwright.mesh.remotes import AccessIntent, RemoteIntent
 from meshwright.mesh.trust import Remote
 
@@ -79,18 +80,16 @@ async def ensure_remote(
 
 
 async def revoke_remote(
-    access: AccessIntent, *, reader: SecretStore | None, source: SecretStore | None,
+    access: AccessIntent, *, reader: SecretStore, source: SecretStore,
     proceed: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Takes access back: first the reader forgets the source, then its tokens end. None: that cluster is away.
+    """Takes access back: first the reader forgets the source, then its tokens end.
 
     Raises Conflict when a Secret changes in between.
     """
-    if reader:
-        await _delete(await reader.read(access.namespace, _remote_name(access)), access, reader, proceed)
-    if source:
-        for turn in TURNS:
-            await _delete(await source.read(access.namespace, _bound_name(access, turn)), access, source, proceed)
+    await _delete(await reader.read(access.namespace, _remote_name(access)), access, reader, proceed)
+    for turn in TURNS:
+        await _delete(await source.read(access.namespace, _bound_name(access, turn)), access, source, proceed)
 
 
 async def _delete(secret: Secret | None, access: AccessIntent, store: SecretStore, proceed: Callable[[], None]) -> None:
@@ -202,7 +201,7 @@ def _bound_name(access: AccessIntent, turn: str) -> str:
 
 
 def _labels(access: AccessIntent) -> dict[str, str]:
-    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: access.mesh, LABEL_MESH_ID: access.mesh_id}
+    return Owner(access.mesh, access.mesh_id).labels
 
 
 def _endpoint(intent: RemoteIntent) -> str:

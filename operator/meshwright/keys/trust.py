@@ -17,6 +17,7 @@ from meshwright.api.errors import Conflict, TrustError
 from meshwright.api.meshinstall import LABEL_MANAGED_BY, LABEL_MESH, LABEL_MESH_ID, MANAGED_BY
 from meshwright.keys.authority import Authority
 from meshwright.mesh.desired import TrustIntent
+from meshwright.mesh.objects import Owner
 from meshwright.mesh.trust import Trust, fingerprints
 
 ROOT_FILES = ("root-cert.pem", "root-key.pem")
@@ -240,7 +241,7 @@ def _renewal_due(signing: Authority, root: Authority, now: dt.datetime) -> bool:
 
 
 def _labels(intent: TrustIntent) -> dict[str, str]:
-    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MESH: intent.mesh, LABEL_MESH_ID: intent.mesh_id}
+    return Owner(intent.mesh, intent.mesh_id).labels
 
 
 def _secret(namespace: str, name: str, intent: TrustIntent, files: Mapping[str, bytes]) -> Secret:
