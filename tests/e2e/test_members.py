@@ -2,131 +2,41 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from e2e import workloads
-from testbed import backends
-from testbed.backends import LocalBackend
+from e2e.members import (
+    REQUESTS,
+    SHOP,
+    SYSTEM,
+    Clusters,
+    answered_by,
+    ask,
+    clusters_of,
+    cut_off,
+    kubeconfig_secret,
+    until,
+)
 from testbed.product import NAMESPACE, ROOT, Product
 
 Manifest = dict[str, Any]
 EXAMPLE = ROOT / "examples/two-clusters.yaml"
-MESH, SYSTEM, SHOP = "two-clusters", "istio-system", "shop"
-REQUESTS = 60
-
-# Each on a connection of its own. Envoy repeats what fails, so who answered counts, not that somebody did.
-ASK = """
-import collections, json, sys, urllib.request
-seen = collections.Counter()
-for _ in range(int(sys.argv[2])):
-    try:
-        with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:
-            seen[json.load(answer)["cluster"]] += 1
-    except Exception as error:
-        seen[f"failed: {error}"] += 1
-print(json.dumps(seen))
-"""
-
-
-@dataclass(frozen=True)
-class One:
-    """A cluster of a bed, as `Product` wants it."""
-
-    kubeconfig: Path
-
-
-@dataclass(frozen=True)
-class Pair:
-    east: Product  # the operator runs here
-    west: Product
-    backend: LocalBackend
-
-    @property
-    def both(self) -> dict[str, Product]:
-        return {"east": self.east, "west": self.west}
-
-    def status(self) -> dict[str, Manifest]:
-        """Of each cluster."""
-        return {each["name"]: each for each in self.east.get("mesh", MESH)["status"].get("clusters", [])}
-
-
-def until(holds: Callable[[], Any], *, seconds: float = 60, what: str) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
-    return found
-
-
-@contextmanager
-def cloud(backend: LocalBackend) -> Iterator[None]:
-    """Gives LoadBalancer Services their addresses while the block is open."""
-    done = threading.Event()
-
-    def work() -> None:
-        while not done.wait(1):
-            backend.assign_load_balancers()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=30)
+MESH = "two-clusters"
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    backend = backends.choose("pair", clusters=2)
-    assert isinstance(backend, LocalBackend), "packets between clusters are dropped here: this needs the local back end"
-    backend.up()
-    try:
-        clusters = [Product(One(member.kubeconfig)) for member in backend.members]  # type: ignore[arg-type]
-        pair = Pair(Product(backend), clusters[1], backend)
-        pair.east.install()
-        member_of(pair)
-        with cloud(backend):
-            yield pair
-    finally:
-        backend.down()
-
-
-def member_of(pair: Pair) -> None:
-    """What docs/how-to/clusters.md says: manifests/member there, and a Secret with its kubeconfig here."""
-    pair.west.kubectl("apply", "--server-side", "-k", str(ROOT / "manifests/member"))
-    secret = ("secret", "meshwright-token", "-n", NAMESPACE)
-    data = until(lambda: pair.west.get(*secret).get("data"), what="the token")
-    there = yaml.safe_load(pair.backend.members[1].kubeconfig.read_text())["clusters"][0]["cluster"]
-    kubeconfig = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "west",
-        "clusters": [{"name": "west", "cluster": {
-            "server": there["server"], "certificate-authority-data": data["ca.crt"],
-        }}],
-        "contexts": [{"name": "west", "context": {"cluster": "west", "user": "meshwright"}}],
-        "users": [{"name": "meshwright", "user": {"token": base64.b64decode(data["token"]).decode()}}],
-    }  # fmt: skip
-    pair.east.apply({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "west", "namespace": NAMESPACE},
-        "stringData": {"kubeconfig": json.dumps(kubeconfig)},
-    })  # fmt: skip
+def pair() -> Iterator[Clusters]:
+    with clusters_of("pair", "east", "west") as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")
-def joined(pair: Pair) -> Pair:
+def joined(pair: Clusters) -> Clusters:
     mesh = pair.east.mesh(yaml.safe_load(EXAMPLE.read_text()))
     mesh["spec"]["controlPlane"] |= {"autoscaling": {"enabled": False}}
     mesh["spec"]["topology"] = {"eastWestGateway": {"autoscaling": {"enabled": False}}}
@@ -136,34 +46,13 @@ def joined(pair: Pair) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def shop(joined: Pair) -> Pair:
-    """The same Service in both clusters, and who answers says where it runs."""
-    for name, cluster in joined.both.items():
-        environment = [{"name": "CLUSTER", "value": name}]
-        cluster.apply(
-            workloads.namespace(SHOP),
-            workloads.deployment("echo", SHOP, containers=[workloads.container(env=environment)]),
-            workloads.service("echo", SHOP),
-            workloads.deployment("client", SHOP),
-        )
-    for cluster in joined.both.values():
-        for name in ("echo", "client"):
-            cluster.kubectl("-n", SHOP, "rollout", "status", f"deployment/{name}", "--timeout=90s", timeout=100)
+def shop(joined: Clusters) -> Clusters:
+    joined.open_shop()
     return joined
 
 
-def ask(cluster: Product, *, requests: int = REQUESTS) -> Counter[str]:
-    """Who answered requests from this cluster."""
-    command = ("-n", SHOP, "exec", "deployment/client", "-c", "app", "--", "python3", "-c", ASK)
-    return Counter(json.loads(cluster.kubectl(*command, f"http://echo.{SHOP}", str(requests), timeout=300)))
-
-
-def fully_answered(cluster: Product) -> bool:
-    return {"east", "west"} == ask(cluster, requests=20).keys()
-
-
-def test_both_clusters_are_ready_and_read_each_other(joined: Pair) -> None:
-    status = joined.status()
+def test_both_clusters_are_ready_and_read_each_other(joined: Clusters) -> None:
+    status = joined.status(MESH)
     assert {name: (each["ready"], each["network"]) for name, each in status.items()} == {
         "east": (True, "east"),
         "west": (True, "west"),
@@ -175,22 +64,22 @@ def test_both_clusters_are_ready_and_read_each_other(joined: Pair) -> None:
     assert joined.east.condition(MESH, "ClustersJoined")["status"] == "True"
 
 
-def test_from_each_side_both_versions_answer(shop: Pair) -> None:
-    for name, cluster in shop.both.items():
-        until(lambda cluster=cluster: fully_answered(cluster), what=f"both answer a client in {name}")  # type: ignore[misc]
+def test_from_each_side_both_versions_answer(shop: Clusters) -> None:
+    for name, cluster in shop.all.items():
+        until(lambda cluster=cluster: answered_by(cluster, "east", "west"), what=f"both answer a client in {name}")  # type: ignore[misc]
         seen = ask(cluster)
         assert seen.keys() == {"east", "west"}, seen
         assert sum(seen.values()) == REQUESTS
         assert min(seen.values()) >= REQUESTS // 6, seen
 
 
-def test_one_root_and_an_intermediate_for_each_cluster(shop: Pair) -> None:
+def test_one_root_and_an_intermediate_for_each_cluster(shop: Clusters) -> None:
     roots = {
         cluster.get("configmap", "istio-ca-root-cert", "-n", SHOP)["data"]["root-cert.pem"]
-        for cluster in shop.both.values()
+        for cluster in shop.all.values()
     }
     assert len(roots) == 1
-    trust = [each["trust"] for each in shop.status().values()]
+    trust = [each["trust"] for each in shop.status(MESH).values()]
     assert len({each["rootFingerprint"] for each in trust}) == 1
     assert len({each["intermediateFingerprint"] for each in trust}) == 2
     # The root's key is in the operator's cluster, and in no Secret of the other one.
@@ -198,27 +87,27 @@ def test_one_root_and_an_intermediate_for_each_cluster(shop: Pair) -> None:
     assert key not in shop.west.kubectl("get", "secrets", "-A", "--output=json")
 
 
-def test_istioctl_agrees(joined: Pair) -> None:
+def test_istioctl_agrees(joined: Clusters) -> None:
     from testbed import programs
 
     istioctl = programs.build(programs.istioctl())
     for name, other in (("east", "west"), ("west", "east")):
         command = [str(istioctl), "remote-clusters", "--istioNamespace", SYSTEM]
         said = subprocess.run(
-            command, env=joined.both[name].environment, capture_output=True, text=True, timeout=60, check=True
+            command, env=joined.all[name].environment, capture_output=True, text=True, timeout=60, check=True
         ).stdout
         rows = [line.split() for line in said.splitlines()[1:]]
         assert {(row[0], "synced" in row) for row in rows} >= {(other, True)}, said
 
 
-def test_new_access_on_demand_without_a_gap(shop: Pair) -> None:
+def test_new_access_on_demand_without_a_gap(shop: Clusters) -> None:
     """The former token is revoked only when the new one is in use."""
     before = bound(shop.west)
     shop.east.kubectl("annotate", "mesh", MESH, "meshwright.dev/rotate-access=now", "--overwrite")
     until(lambda: bound(shop.west) not in (before, set()) and len(bound(shop.west)) == 1, seconds=90, what="a new one")
     assert not bound(shop.west) & before
     assert ask(shop.east).keys() == {"east", "west"}
-    assert shop.status()["east"]["remotes"][0]["synced"] == "2/2"
+    assert shop.status(MESH)["east"]["remotes"][0]["synced"] == "2/2"
 
 
 def bound(cluster: Product) -> set[str]:
@@ -231,43 +120,25 @@ def bound(cluster: Product) -> set[str]:
     }
 
 
-def test_a_cluster_that_is_cut_off_is_away_and_comes_back(shop: Pair) -> None:
+def test_a_cluster_that_is_cut_off_is_away_and_comes_back(shop: Clusters) -> None:
     there = shop.west.get("deployments", "-n", SYSTEM)["items"]
     with cut_off(shop):
-        until(lambda: shop.status()["west"].get("away"), what="that west is away")
+        until(lambda: shop.status(MESH)["west"].get("away"), what="that west is away")
         until(lambda: shop.east.condition(MESH)["reason"] == "ClusterAway", what="that it is told")
         # The other one is looked after as ever.
         shop.east.kubectl("-n", SYSTEM, "delete", "service", "istio-eastwestgateway")
         until(lambda: shop.east.exists("service", "istio-eastwestgateway", "-n", SYSTEM), what="a repair in east")
-        until(lambda: shop.status()["east"]["ready"], what="that east is ready")  # its gateway needs an address again
+        until(lambda: shop.status(MESH)["east"]["ready"], what="that east is ready")
         assert shop.east.exists("secret", "istio-remote-secret-west", "-n", SYSTEM)
     shop.east.wait_ready(MESH, seconds=90)
-    assert not shop.status()["west"].get("away")
+    assert not shop.status(MESH)["west"].get("away")
     after = shop.west.get("deployments", "-n", SYSTEM)["items"]
     assert {each["metadata"]["uid"] for each in after} == {each["metadata"]["uid"] for each in there}
-    for cluster in shop.both.values():
-        until(lambda cluster=cluster: fully_answered(cluster), what="both answer again")  # type: ignore[misc]
+    for cluster in shop.all.values():
+        until(lambda cluster=cluster: answered_by(cluster, "east", "west"), what="both answer again")  # type: ignore[misc]
 
 
-@contextmanager
-def cut_off(pair: Pair) -> Iterator[None]:
-    """Between the two clusters no packet passes, while the block is open; the tests themselves reach both."""
-    east, west = pair.backend.bed.clusters
-    places = f"{{ {west.address}, {west.plan.load_balancer_cidr} }}"
-    rules = (
-        "table inet cutoff {"
-        f" chain from {{ type filter hook prerouting priority -400; ip saddr {places} drop; }};"
-        f" chain to {{ type filter hook postrouting priority 400; ip daddr {places} drop; }};"
-        " }"
-    )
-    east.enter("nft", rules)
-    try:
-        yield
-    finally:
-        east.enter("nft", "delete table inet cutoff")
-
-
-def test_a_kubeconfig_that_cannot_be_used_is_said_by_its_field(joined: Pair) -> None:
+def test_a_kubeconfig_that_cannot_be_used_is_said_by_its_field(joined: Clusters) -> None:
     mine = joined.east.get("secret", "west", "-n", NAMESPACE)
     wrong = {"stringData": {"kubeconfig": "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\n"}}
     joined.east.kubectl("-n", NAMESPACE, "patch", "secret", "west", "-p", json.dumps(wrong))
@@ -275,14 +146,89 @@ def test_a_kubeconfig_that_cannot_be_used_is_said_by_its_field(joined: Pair) -> 
         until(lambda: joined.east.condition(MESH)["reason"] == "KubeconfigNotUsable", what="that it is told")
         message = joined.east.condition(MESH)["message"]
         assert "Secret meshwright-system/west, key kubeconfig: contexts has no entry" in message
-        assert joined.status()["east"]["ready"]
+        assert joined.status(MESH)["east"]["ready"]
     finally:
         right = json.dumps({"data": mine["data"]})
         joined.east.kubectl("-n", NAMESPACE, "patch", "secret", "west", "-p", right)
     joined.east.wait_ready(MESH, seconds=90)
 
 
-def test_a_cluster_that_is_listed_no_more_is_left_when_nobody_is_there(shop: Pair) -> None:
+def test_what_is_checked_is_in_the_status_and_at_the_terminal(joined: Clusters) -> None:
+    checks = joined.east.get("mesh", MESH)["status"]["checks"]
+    assert len(checks) == 8
+    assert all(each["passed"] for each in checks), checks
+    assert {each["uid"] for each in joined.status(MESH).values()} == {
+        cluster.get("namespace", "kube-system")["metadata"]["uid"] for cluster in joined.all.values()
+    }
+    done = check(joined, joined.east.get("mesh", MESH)["spec"])
+    assert done.returncode == 0, done.stderr
+    assert "All 9 checks pass. Nothing was written." in done.stdout
+
+
+def check(clusters: Clusters, spec: Manifest) -> subprocess.CompletedProcess[str]:
+    """`kubectl mesh check` of a mesh like ours."""
+    written = {
+        "apiVersion": "meshwright.dev/v1alpha1", "kind": "MeshInstall", "metadata": {"name": MESH}, "spec": spec,
+    }  # fmt: skip
+    command = [str(ROOT / ".venv/bin/kubectl-mesh"), "check", "-"]
+    return subprocess.run(
+        command, input=json.dumps(written), env=clusters.east.environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+def test_clusters_that_cannot_be_joined_are_named_and_hold_up_nobody(joined: Clusters) -> None:
+    """One cluster under two names, one by a kubeconfig that only reads, and one whose credential was taken back."""
+    admin = joined.backend.members[1].kubeconfig
+    right = joined.east.get("secret", "west", "-n", NAMESPACE)["data"]["kubeconfig"]
+    twin = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "twin", "namespace": NAMESPACE}}
+    joined.east.apply(
+        {**twin, "data": {"kubeconfig": right}},
+        kubeconfig_secret("reader", admin, token=reader_token(joined.west)),
+        kubeconfig_secret("ended", admin, token="ey.ey.ey"),
+    )
+    listed = joined.east.get("mesh", MESH)["spec"]["clusters"]
+    more = [{"name": name, "kubeconfigSecret": name} for name in ("twin", "reader", "ended")]
+    try:
+        done = check(joined, joined.east.get("mesh", MESH)["spec"] | {"clusters": [*listed, *more]})
+        assert done.returncode == 2
+        assert "clusters twin and west are one and the same" in done.stdout
+        name_them(joined, [*listed, *more])
+        until(lambda: {"twin", "reader", "ended"} <= joined.status(MESH).keys(), what="that all are known")
+        said = until(lambda: failing(joined, "DistinctClusters", "Permissions", "Reachable"), what="what fails")
+        assert "clusters twin and west are one and the same" in said["DistinctClusters"]
+        assert "cluster reader: the kubeconfig's user may not create services" in said["Permissions"]
+        assert "cluster ended: " in said["Reachable"]
+        assert "does not accept the kubeconfig's credential" in said["Reachable"]
+        status = joined.status(MESH)
+        assert {name: each["ready"] for name, each in status.items()} == {
+            "east": True, "west": True, "twin": False, "reader": False, "ended": False,
+        }  # fmt: skip
+        assert not joined.west.exists("secret", "istio-remote-secret-twin", "-n", SYSTEM)
+    finally:
+        name_them(joined, listed)
+    until(lambda: joined.status(MESH).keys() == {"east", "west"}, seconds=90, what="that the others are forgotten")
+    joined.east.wait_ready(MESH, seconds=90)
+    joined.east.kubectl("-n", NAMESPACE, "delete", "secret", "twin", "reader", "ended")
+
+
+def reader_token(cluster: Product) -> str:
+    for command in (
+        ("create", "serviceaccount", "looker", "-n", "default"),
+        ("create", "clusterrolebinding", "looker", "--clusterrole=view", "--serviceaccount=default:looker"),
+    ):
+        cluster.kubectl(*command)
+    return cluster.kubectl("create", "token", "looker", "-n", "default").strip()
+
+
+def failing(clusters: Clusters, *names: str) -> dict[str, str]:
+    """The messages of checks that fail, once all of these do."""
+    checks = clusters.east.get("mesh", MESH)["status"].get("checks", [])
+    found = {each["name"]: each["message"] for each in checks if not each["passed"]}
+    return found if set(names) <= found.keys() else {}
+
+
+def test_a_cluster_that_is_listed_no_more_is_left_when_nobody_is_there(shop: Clusters) -> None:
     listed = shop.east.get("mesh", MESH)["spec"]["clusters"]
     name_them(shop, listed[:1])
     try:
@@ -290,17 +236,17 @@ def test_a_cluster_that_is_listed_no_more_is_left_when_nobody_is_there(shop: Pai
         assert f"{SHOP}/" in shop.east.condition(MESH)["message"]
         assert ask(shop.west).keys() == {"east", "west"}  # until they are gone, nothing is cut
         shop.west.kubectl("delete", "namespace", SHOP, "--timeout=90s", timeout=100)
-        until(lambda: "west" not in shop.status(), seconds=120, what="that west has left")
+        until(lambda: "west" not in shop.status(MESH), seconds=120, what="that west has left")
         assert ours(shop.west) == []
         assert bound(shop.east) == set() == bound(shop.west)
         assert not shop.east.exists("secret", "istio-remote-secret-west", "-n", SYSTEM)
         assert ask(shop.east).keys() == {"east"}
     finally:
         name_them(shop, listed)
-    until(lambda: shop.status().get("west", {}).get("ready"), seconds=120, what="that it has joined again")
+    until(lambda: shop.status(MESH).get("west", {}).get("ready"), seconds=120, what="that it has joined again")
 
 
-def name_them(pair: Pair, clusters: list[Manifest]) -> None:
+def name_them(pair: Clusters, clusters: list[Manifest]) -> None:
     patch = json.dumps({"spec": {"clusters": clusters}})
     pair.east.kubectl("patch", "mesh", MESH, "--type=merge", "-p", patch)
 
@@ -311,11 +257,11 @@ def ours(cluster: Product) -> list[str]:
     return cluster.kubectl("get", kinds, "-A", "-l", "meshwright.dev/mesh", "--output=name").split()
 
 
-def test_a_deletion_takes_everything_away_everywhere(shop: Pair) -> None:
-    for cluster in shop.both.values():
+def test_a_deletion_takes_everything_away_everywhere(shop: Clusters) -> None:
+    for cluster in shop.all.values():
         cluster.kubectl("delete", "namespace", SHOP, "--ignore-not-found", "--timeout=90s", timeout=100)
     shop.east.delete_mesh(MESH, seconds=150)
-    for name, cluster in shop.both.items():
+    for name, cluster in shop.all.items():
         assert ours(cluster) == [], name
         secrets = cluster.get("secrets", "-n", SYSTEM)["items"]
         assert [each["metadata"]["name"] for each in secrets] == ["cacerts"], name  # kept, as the policy says

@@ -83,13 +83,14 @@ def choose(
     istio_version: str | None = None,
     metrics_server: bool = False,
     owned: bool = True,
+    flat: bool = False,
 ) -> Backend:
     """The back end that `MESHWRIGHT_E2E_BACKEND` names, not started yet. `owned`: see LocalBackend."""
     chosen = os.environ.get(VARIABLE, "local")
     if chosen == "local":
         istio = IstioImages(istio_version) if istio_version else DEFAULT_ISTIO
         return LocalBackend(
-            name, clusters=clusters, nodes=nodes, istio=istio, metrics_server=metrics_server, owned=owned
+            name, clusters=clusters, nodes=nodes, flat=flat, istio=istio, metrics_server=metrics_server, owned=owned
         )
     if chosen == "kind":
         return KindBackend(name, clusters=clusters, nodes=nodes)

@@ -211,6 +211,7 @@ STATUS: Json = {
         },
         "trust": {"rootFingerprint": "ab"},
     }],
+    "checks": [{"name": "Clocks", "passed": False, "message": "cluster primary: an hour behind"}],
     "plan": {"create": 1, "change": 2, "delete": 3, "unchanged": 4, "objects": ["delete Service n/a"]},
 }  # fmt: skip
 

@@ -352,7 +352,8 @@ def test_documents_have_one_shape(api: Api, kubeconfig: Path, capsys: pytest.Cap
     assert status(kubeconfig, "-o", "json") == 2
     (found,) = json.loads(capsys.readouterr().out)
     assert list(found) == [
-        "name", "ready", "revision", "namespace", "mode", "version", "generation", "conditions", "clusters", "nextSteps"
+        "name", "ready", "revision", "namespace", "mode", "version", "generation", "conditions", "clusters", "checks",
+        "nextSteps",
     ]  # fmt: skip
     assert found["version"] == {"declared": "1.31.4", "running": "1.31.3"}
     assert found["generation"] == {"declared": 4, "observed": 3}

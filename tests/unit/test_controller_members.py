@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime as dt
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,11 +14,12 @@ import pytest
 
 from meshes import NOW, mesh
 from meshwright.api.errors import KubeconfigError, MeshwrightError, Unreachable
+from meshwright.cluster.gather import Source
 from meshwright.cluster.kubeconfig import Access
 from meshwright.controller import members as module
-from meshwright.controller.members import Member, Members
+from meshwright.controller.members import Member, Members, sources
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.observed import Absent
+from meshwright.mesh.observed import Absent, Rule
 
 SPEC = mesh(clusters=[{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}]).spec
 
@@ -39,6 +41,8 @@ class Server:
     def __init__(self, stored: Any = None) -> None:
         self.stored, self.trouble, self.closed = stored, cast("MeshwrightError | None", None), False
         self.asked = 0
+        self.clock: dt.timedelta | None = None
+        self.allowed = [{"verbs": ["list"], "apiGroups": [""], "resources": ["services"]}]
         self.guard: Callable[[], None] = lambda: None
 
     async def get(self, *_: object, **__: object) -> Any:
@@ -49,6 +53,9 @@ class Server:
         if self.trouble:
             raise self.trouble
         return "v1.34.0"
+
+    async def rules(self) -> Any:
+        return self.allowed
 
     async def close(self) -> None:
         self.closed = True
@@ -168,3 +175,15 @@ async def test_what_is_written_there_is_guarded_like_all_else() -> None:
     async with world() as subject:
         await subject.west()
         assert subject.others[0][1].guard is subject.own.guard
+
+
+async def test_what_may_be_done_there_and_what_time_it_is_are_learnt() -> None:
+    async with world() as subject:
+        member = await subject.west()
+        assert isinstance(member, Member)
+        subject.others[0][1].clock = dt.timedelta(seconds=90)
+        await until(lambda: member.rules is not None)
+        source = sources({"primary": subject.members.own, "west": member})["west"]
+        assert isinstance(source, Source)
+        assert source.clock == dt.timedelta(seconds=90)
+        assert source.rules == (Rule(frozenset({"list"}), frozenset({""}), frozenset({"services"})),)

@@ -293,6 +293,16 @@ REASONS: dict[str, Reason] = {
             part=CLUSTERS_JOINED,
         ),
         Reason(
+            "PreflightFailed",
+            "False",
+            stalled=False,
+            means="A cluster cannot be joined as it is, or not any more; `status.checks` has all checks. It is left"
+            " as it is, and the others are looked after.",
+            next_step="Do what the message says; it is checked again by itself. `kubectl mesh check FILE` shows the"
+            " same before anything is applied.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
             "NoGatewayAddress",
             "False",
             stalled=False,

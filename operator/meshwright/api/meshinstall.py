@@ -605,6 +605,8 @@ class ClusterStatus(Model):
     """Why the cluster does not answer, and since when. What is said of it is what was known before."""
     remotes: list[RemoteStatus] | None = None
     """The other clusters as istiod here reads them."""
+    uid: str | None = None
+    """UID of its namespace `kube-system`, which tells it from every other cluster."""
     ready: StrictBool = False
     """Whether its control plane is in the declared state."""
     kubernetes_version: str | None = None
@@ -627,6 +629,15 @@ class ClusterStatus(Model):
     """Those of them that the annotation `meshwright.dev/reconcile: disabled` takes out of our hands."""
     trust: TrustStatus = TrustStatus()
     """The certificates that identities in this cluster rest on; never a key."""
+
+
+class CheckStatus(Model):
+    name: Annotated[str, Field(max_length=63)]
+    """What was checked, such as `DistinctClusters` or `Clocks`."""
+    passed: StrictBool
+    """Whether no cluster fails it. What is not known is no failure."""
+    message: Annotated[str, Field(max_length=4096)] | None = None
+    """The clusters that fail, why, and the next step."""
 
 
 class PlanStatus(Model):
@@ -661,6 +672,11 @@ class MeshStatus(Model):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
     ] = []
     """The member clusters. The operator's own is one of them."""
+    checks: Annotated[
+        list[CheckStatus],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] | None = None  # fmt: skip
+    """With several clusters: what was checked before they are joined. One that fails is left as it is."""
     plan: PlanStatus | None = None
     """With `spec.mode: Plan`: what would change."""
 

@@ -104,6 +104,20 @@ def parser() -> argparse.ArgumentParser:
     form(diff)
     diff.set_defaults(run=_diff)
 
+    check = verbs.add_parser(
+        "check",
+        help="check whether the clusters of a MeshInstall can be joined, before it is applied",
+        description="Check the MeshInstalls in FILE and the clusters that they name, by the kubeconfigs in the"
+        " operator's namespace: whether they answer, what may be done there, whether they are distinct, versions, pod"
+        " ranges, roots and clocks. The operator makes the same checks all the time. Nothing is written; needs the"
+        " permission to read those Secrets. The exit code is 2 when a check fails.",
+    )
+    check.add_argument("file", metavar="FILE", help="a manifest with one or more MeshInstalls; - for standard input")
+    operators_place(check)
+    cluster(check)
+    form(check)
+    check.set_defaults(run=_check)
+
     proxies = verbs.add_parser(
         "proxies",
         help="list the proxies of a mesh, or the pods that should have one",
@@ -157,10 +171,14 @@ def subject(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "-f", "--filename", metavar="FILE", help="MeshInstalls as they would be applied; - for standard input"
     )
+    operators_place(verb)
+    cluster(verb)
+
+
+def operators_place(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--operator-namespace", metavar="NAMESPACE", default="meshwright-system", help="where the operator runs"
     )
-    cluster(verb)
 
 
 def cluster(verb: argparse.ArgumentParser) -> None:
@@ -210,6 +228,17 @@ def _diff(options: argparse.Namespace) -> int:
         options.name, file=options.filename, access=access(options.kubeconfig, options.context),
         operator_namespace=options.operator_namespace, output=options.output, crds=options.crds,
         terminal=terminal(options.color),
+    )  # fmt: skip
+
+
+def _check(options: argparse.Namespace) -> int:
+    from meshwright.cli.check import run
+    from meshwright.cli.kubeconfig import access
+    from meshwright.cli.terminal import terminal
+
+    return run(
+        options.file, access=access(options.kubeconfig, options.context), operator_namespace=options.operator_namespace,
+        output=options.output, terminal=terminal(options.color),
     )  # fmt: skip
 
 

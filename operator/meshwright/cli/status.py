@@ -58,6 +58,7 @@ def summary(mesh: Json) -> dict[str, Any]:
         "generation": {"declared": mesh["metadata"].get("generation"), "observed": status.get("observedGeneration")},
         "conditions": status.get("conditions") or [],
         "clusters": status.get("clusters") or [],
+        "checks": status.get("checks") or [],
         "nextSteps": [{"reason": reason, "nextStep": step} for reason, step in next_steps(conditions(mesh))],
     }
 
@@ -115,11 +116,20 @@ def lines(mesh: Json, *, now: dt.datetime, terminal: Terminal) -> Iterator[str]:
         yield ""
         yield terminal.paint("What to do", Tone.BOLD)
         yield from terminal.table(steps, indent=2, tones=(Tone.BOLD,))
+    yield from failed_checks((mesh.get("status") or {}).get("checks") or (), terminal)
     for cluster in (mesh.get("status") or {}).get("clusters") or ():
         yield ""
         version = f" (Kubernetes {cluster['kubernetesVersion']})" if cluster.get("kubernetesVersion") else ""
         yield terminal.paint(f"Cluster {cluster['name']}", Tone.BOLD) + terminal.paint(version, Tone.FAINT)
         yield from terminal.table(list(cluster_rows(cluster, now=now)), indent=2, tones=(Tone.FAINT,))
+
+
+def failed_checks(checks: Sequence[Json], terminal: Terminal) -> Iterator[str]:
+    """What keeps clusters from being joined; nothing when nothing does."""
+    if failed := [(each["name"], each.get("message", "")) for each in checks if not each["passed"]]:
+        yield ""
+        yield terminal.paint("Checks that fail", Tone.BOLD) + terminal.paint(f" (of {len(checks)})", Tone.FAINT)
+        yield from terminal.table(failed, indent=2, marks=[Tone.BAD] * len(failed))
 
 
 def head(mesh: Json, terminal: Terminal) -> Iterator[str]:

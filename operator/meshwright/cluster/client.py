@@ -6,12 +6,14 @@ the connection pools are the official client's.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -63,6 +65,7 @@ class Client:
             configuration, tls=self._streams.ssl_context, authorize=self._authorize, observer=observer, member=member
         )
         self.guard: Callable[[], None] = lambda: None  # called before each write; raises when it must not be sent
+        self.clock: dt.timedelta | None = None  # how far the API server's is ahead of ours, as its last answer says
 
     @classmethod
     async def connect(
@@ -102,6 +105,20 @@ class Client:
     async def version(self) -> str:
         answer = await self._request("GET", "/version", what="read the API server's version", kind="version")
         return str(answer.get("gitVersion", ""))
+
+    async def rules(self) -> list[Manifest] | None:
+        """What we may do in the whole cluster: `verbs`, `apiGroups`, `resources`, `resourceNames` of each rule.
+
+        None when the server says that it does not know all of it.
+        """
+        answer = await self._request(
+            "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+            {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
+             "spec": {"namespace": "default"}},
+            what="ask what we may do", kind="SelfSubjectRulesReview", writes=False,
+        )  # fmt: skip
+        status = answer.get("status") or {}
+        return None if status.get("incomplete") else list(status.get("resourceRules") or ())
 
     async def get(self, kind: Kind, name: str, namespace: str = "", *, metadata_only: bool = False) -> Manifest | None:
         """The object, or None when there is none (or its kind is not served)."""
@@ -249,12 +266,13 @@ class Client:
 
     async def _request(
         self, method: str, path: str, body: Manifest | None = None, *, what: str, kind: str,
-        content_type: str = "application/json", accept: str | None = None,
+        content_type: str = "application/json", accept: str | None = None, writes: bool = True,
     ) -> Manifest:  # fmt: skip
+        """`writes`: whether a method that may write does."""
         headers = {"Content-Type": content_type, "Accept": accept or "application/json"}
         await self._authorize(headers)
         url, timeout = self._api.configuration.host + path, REQUEST_TIMEOUT
-        if method != "GET" and "dryRun=All" not in path:
+        if writes and method != "GET" and "dryRun=All" not in path:
             url, timeout = f"{url}{'&' if '?' in path else '?'}{SERVER_TIMEOUT}", WRITE_TIMEOUT
             self.guard()
         content = _yaml(body) if body is not None and content_type == APPLY_PATCH else body
@@ -265,6 +283,7 @@ class Client:
                 response = await self._api.rest_client.request(
                     method, url, headers=headers, body=content, _request_timeout=timeout
                 )
+                self.clock = _ahead(response.headers.get("Date"))
                 raw = await response.read()
                 status = response.status
         finally:
@@ -300,6 +319,14 @@ class Client:
 
     async def _authorize(self, headers: dict[str, str]) -> None:
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+
+
+def _ahead(date: str | None) -> dt.timedelta | None:
+    """From a header, which has whole seconds. Half of one is the middle of what it may mean."""
+    try:
+        return parsedate_to_datetime(date or "") + dt.timedelta(seconds=0.5) - dt.datetime.now(dt.UTC)
+    except (TypeError, ValueError):
+        return None
 
 
 def _no_redirects() -> aiohttp.TraceConfig:

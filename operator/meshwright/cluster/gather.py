@@ -21,6 +21,7 @@ from meshwright.api.meshinstall import (
     MemberCluster,
     MeshInstall,
     MeshSpec,
+    TopologyModel,
 )
 from meshwright.cluster import workloads
 from meshwright.cluster.client import Manifest
@@ -62,11 +63,14 @@ from meshwright.mesh.observed import (
     Neighbour,
     Node,
     Observed,
+    Rule,
 )
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
+from meshwright.mesh.trust import fingerprints
 
 TAG = "istio.io/tag"
+SYSTEM = "kube-system"  # lives as long as its cluster, so its UID is that of the cluster
 NAMED_PROXIES = 10
 
 
@@ -92,6 +96,8 @@ class Source(NamedTuple):
 
     reader: Reader
     api_server: ApiServer
+    clock: dt.timedelta | None = None  # how far its clock is ahead of ours
+    rules: tuple[Rule, ...] | None = None  # what we may do there, as far as it is known
 
 
 NONE: Mapping[str, Source | Absent] = {}
@@ -133,7 +139,8 @@ async def _member(
     server = replace(source.api_server, server=member.server) if member.server else source.api_server
     try:
         async with asyncio.timeout(PATIENCE):
-            return replace(await _whole_cluster(source.reader, mesh, member.name, now), api_server=server)
+            cluster = await _whole_cluster(source.reader, mesh, member.name, now)
+            return replace(cluster, api_server=server, clock=source.clock, rules=source.rules)
     except (MeshwrightError, TimeoutError) as error:
         return Absent(member.name, _absence(error, member.name))
 
@@ -154,7 +161,30 @@ async def _whole_cluster(reader: Reader, mesh: MeshInstall, name: str, now: dt.d
     injection = await gather_injection(reader, mesh.spec, cluster.injectors)
     enrolled = max(injection.expected, cluster.proxies)
     nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
+    if len(mesh.spec.members) > 1:
+        cluster = await _identified(reader, mesh.spec, cluster)
     return replace(cluster, injection=injection, enrolled=enrolled, nodes=nodes)
+
+
+async def _identified(reader: Reader, spec: MeshSpec, cluster: Cluster) -> Cluster:
+    """With what tells it from other clusters."""
+    system, bundles, ranges = await together(
+        reader.get(NAMESPACE, SYSTEM, metadata_only=True),
+        root_bundles(reader, [spec.namespace]),
+        _pod_ranges(reader) if spec.topology.model is TopologyModel.FLAT_NETWORK else _nothing(),
+    )
+    roots = frozenset().union(*map(fingerprints, bundles.values()))
+    return replace(cluster, uid=(system or {}).get("metadata", {}).get("uid", ""), roots=roots, pod_ranges=ranges)
+
+
+async def _pod_ranges(reader: Reader) -> tuple[str, ...]:
+    """Empty where Kubernetes does not hand them out, but the network's own plugin does."""
+    nodes = await reader.list(NODE)
+    return tuple(sorted({str(each) for node in nodes for each in (node.get("spec") or {}).get("podCIDRs") or ()}))
+
+
+async def _nothing() -> tuple[str, ...]:
+    return ()
 
 
 async def _own_api_server(reader: Reader, member: MemberCluster) -> ApiServer | None:
@@ -324,6 +354,17 @@ async def root_bundles(reader: Reader, namespaces: Iterable[str]) -> dict[str, s
     found = await together(*(reader.get(CONFIG_MAP, ROOT_CERTIFICATE, namespace) for namespace in namespaces))
     pairs = zip(namespaces, found, strict=True)
     return {namespace: (each.get("data") or {}).get(ROOT_CERTIFICATE_KEY, "") for namespace, each in pairs if each}
+
+
+def rules_of(review: Iterable[Manifest] | None) -> tuple[Rule, ...] | None:
+    """From what `Client.rules` answers. What holds for some names only is not the whole, and left out."""
+    if review is None:
+        return None
+    return tuple(
+        Rule(*(frozenset(rule.get(part) or ()) for part in ("verbs", "apiGroups", "resources")))
+        for rule in review
+        if not rule.get("resourceNames")
+    )
 
 
 def _scales(autoscaler: Manifest, deployment: str) -> bool:

@@ -11,7 +11,7 @@ import base64
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ import yaml
 
 from meshwright.api.errors import KubeconfigError
 
+KEY = "kubeconfig"  # of the Secret
 LIMIT = 128 << 10  # bytes; YAML is read at some 200 KiB/s, and the operator does nothing else meanwhile
 NAME_LIMIT = 253
 SERVER = re.compile(r"https://[^/?#@]+(/[^?#]*)?", re.IGNORECASE)
@@ -79,6 +80,17 @@ def parse_kubeconfig(text: bytes, *, where: str) -> Access:
     except _Unusable as error:
         reason = str(error)
     raise KubeconfigError(f"{where}: {reason}")
+
+
+def access_in(secret: Mapping[str, Any] | None, *, name: str, namespace: str) -> Access:
+    """From a Secret; None when there is none. Raises KubeconfigError."""
+    where = f"Secret {namespace}/{name}"
+    if secret is None:
+        raise KubeconfigError(f"{where} is not there: create it with the cluster's kubeconfig in key {KEY}")
+    text = (secret.get("data") or {}).get(KEY)
+    if text is None:
+        raise KubeconfigError(f"{where} has no key {KEY}: put the cluster's kubeconfig there")
+    return parse_kubeconfig(base64.b64decode(text), where=f"{where}, key {KEY}")
 
 
 class _Unusable(Exception):

@@ -7,7 +7,6 @@ that does not answer is away until its probe finds it again, so that nobody wait
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,22 +17,22 @@ from meshwright.api.errors import KubeconfigError, MeshwrightError
 from meshwright.api.meshinstall import MeshSpec
 from meshwright.cluster.apply import Applier
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Reader, Source
+from meshwright.cluster.gather import Reader, Source, rules_of
 from meshwright.cluster.kinds import SECRET
-from meshwright.cluster.kubeconfig import Access, parse_kubeconfig
+from meshwright.cluster.kubeconfig import Access, access_in
 from meshwright.cluster.mirror import Mirror
 from meshwright.cluster.together import together
 from meshwright.controller.inquiry import Inquiry
 from meshwright.keys.remote import KubernetesTokens
 from meshwright.keys.trust import Stores
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.observed import Absent, ApiServer
+from meshwright.mesh.observed import Absent, ApiServer, Rule
 
 log = structlog.get_logger()
 
-KUBECONFIG = "kubeconfig"  # the key of the Secret
 PROBE = 5.0  # seconds between questions whether a member answers
 ANSWER = 4.0  # seconds in which it has to
+RULES_HOLD = 60.0  # seconds after which we ask again what we may do
 LAST_USE = 60.0  # seconds after which no request by a former kubeconfig is under way any more
 
 
@@ -46,6 +45,8 @@ class Member:
     api_server: ApiServer | None = None  # for the pods of other clusters; None: the operator's own
     version: str = ""  # of the Secret that leads there
     away: Finding | None = None  # why it does not answer, and since when
+    rules: tuple[Rule, ...] | None = None  # what we may do there, as was last heard
+    rules_until: float = 0.0  # by the loop's clock: then it is asked again
     applier: Applier = field(init=False)
     inquiry: Inquiry = field(init=False)
     secrets: KubernetesTokens = field(init=False)
@@ -105,23 +106,15 @@ class Members:
             if known:  # another mesh may still be at work with it
                 del self._members[secret]
                 self._retire(known)
-            member = self._members[secret] = self._open(secret, self._access(secret, manifest), version)
+            access = access_in(manifest, name=secret, namespace=self._namespace)
+            member = self._members[secret] = self._open(secret, access, version)
             return member
-
-    def _access(self, secret: str, manifest: Manifest | None) -> Access:
-        where = f"Secret {self._namespace}/{secret}"
-        if manifest is None:
-            raise KubeconfigError(f"{where} is not there: create it with the cluster's kubeconfig in key {KUBECONFIG}")
-        text = (manifest.get("data") or {}).get(KUBECONFIG)
-        if text is None:
-            raise KubeconfigError(f"{where} has no key {KUBECONFIG}: put the cluster's kubeconfig there")
-        return parse_kubeconfig(base64.b64decode(text), where=f"{where}, key {KUBECONFIG}")
 
     def _open(self, secret: str, access: Access, version: str) -> Member:
         client = self._connect(access)
         client.guard = self.own.client.guard
         mirror = self._reflect(client)
-        server = ApiServer(access.server, ca=(access.ca or b"").decode(), tls_server_name=access.tls_server_name)
+        server = ApiServer.of(access.server, access.ca, access.tls_server_name)
         member = Member(client, mirror, api_server=server, version=version)
         member.task = asyncio.create_task(self._keep(secret, member, mirror), name=f"member {access.server}")
         return member
@@ -145,6 +138,7 @@ class Members:
         try:
             async with asyncio.timeout(ANSWER):
                 await member.client.version()
+                await _learn_rules(member)
         except TimeoutError:
             found = Finding("ClusterAway", f"the API server does not answer within {ANSWER:.0f} s")
         except KubeconfigError as error:
@@ -182,6 +176,12 @@ class Members:
             member.forget(mesh)
 
 
+async def _learn_rules(member: Member) -> None:
+    now = asyncio.get_running_loop().time()
+    if now >= member.rules_until:
+        member.rules, member.rules_until = rules_of(await member.client.rules()), now + RULES_HOLD
+
+
 async def _end(member: Member, *, after: float = 0.0) -> None:
     """Its watches at once, its connections after so many seconds."""
     if member.task:
@@ -201,5 +201,5 @@ def sources(members: Mapping[str, Member | Absent]) -> dict[str, Source | Absent
         if isinstance(member, Absent):
             found[name] = member
         elif member.api_server:
-            found[name] = Source(member.reader, member.api_server)
+            found[name] = Source(member.reader, member.api_server, clock=member.client.clock, rules=member.rules)
     return found

@@ -47,6 +47,7 @@ from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.membership import leaving, still_used, with_leaving
 from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Absent, Cluster, Observed
+from meshwright.mesh.preflight import objections, preflight
 from meshwright.mesh.remotes import joining_findings, remote_intent
 from meshwright.mesh.trust import Trust, other_root
 from meshwright.render.objects import render
@@ -134,6 +135,7 @@ class Reconciler:
         if observed.mesh.spec.mode is Mode.PAUSED:
             attempt.finding = Finding("Paused", "spec.mode is Paused: nothing is changed until it is Apply")
             return
+        attempt.checks = preflight(observed)
         desired = decide(observed)
         if desired.finding:
             attempt.finding = desired.finding
@@ -155,6 +157,7 @@ class Reconciler:
             for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True)
             if isinstance(member := members[cluster.name], Member)
         ]
+        attempt.hindered |= objections(observed, attempt.checks)
         for site in [each for each in sites if each.name in leavers and not plan]:
             await self._guarded(self._see_off(site, sites, observed, attempt, proceed), site, attempt)
         sites = [each for each in sites if each.name not in attempt.hindered and each.name not in attempt.departed]

@@ -26,6 +26,7 @@ from meshwright.api.meshinstall import (
     API_VERSION,
     FINALIZER,
     KIND,
+    CheckStatus,
     ClusterStatus,
     Condition,
     ControlPlaneStatus,
@@ -50,6 +51,7 @@ from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Absent, Cluster, Istiod, listed
+from meshwright.mesh.preflight import Result
 from meshwright.mesh.trust import Remote, Trust
 
 SEEN = (CONTROL_PLANE_READY, WEBHOOKS_CONFIGURED)  # parts that are judged also where nothing was decided
@@ -77,6 +79,7 @@ class Attempt:
     hindered: dict[str, Finding] = field(
         default_factory=dict
     )  # why a cluster is not as declared, and was not looked at
+    checks: tuple[Result, ...] = ()  # whether the clusters can be joined
     leaving: dict[str, Finding] = field(default_factory=dict)  # who is still there in a cluster that is to leave
     departed: set[str] = field(default_factory=set)  # clusters that have left
     finding: Finding | None = None  # why Ready is not True
@@ -105,9 +108,20 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
         proxies=sum(cluster.proxies for cluster in clusters),
         clusters_ready=f"{sum(cluster.ready for cluster in clusters)}/{max(len(clusters), 1)}",
         clusters=clusters,
+        checks=_checks(attempt),
         plan=_plan(attempt) if mesh.spec.mode is Mode.PLAN else None,
     )
     return status.model_dump(by_alias=True, exclude_none=True)
+
+
+def _checks(attempt: Attempt) -> list[CheckStatus] | None:
+    """None where there is nothing to join."""
+    if len(attempt.mesh.spec.members) == 1:
+        return None
+    return [
+        CheckStatus(name=each.name, passed=each.passed, message=each.message[:MESSAGE_LIMIT] or None)
+        for each in attempt.checks
+    ] or attempt.mesh.status.checks
 
 
 def _but_for(attempt: Attempt) -> str:
@@ -221,6 +235,7 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
         name=cluster.name,
         **_member(spec, cluster.name),
         remotes=_remotes(attempt, cluster.name, before),
+        uid=cluster.uid or None,
         ready=ours
         and cluster.name not in attempt.hindered
         and not any(REASONS[each.reason].ready == "False" for each in findings),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
+from typing import Self
 
 from meshwright.api.meshinstall import MeshInstall, Resources, Size
 from meshwright.mesh.enrolment import Injection
@@ -150,6 +151,19 @@ class ApiServer:
     ca: str  # PEM; empty: a CA that everybody knows
     tls_server_name: str = ""  # in its certificate, if not the host
 
+    @classmethod
+    def of(cls, server: str, ca: bytes | None, tls_server_name: str) -> Self:
+        return cls(server, (ca or b"").decode(), tls_server_name)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the operator's user may do in a cluster; `*` is all."""
+
+    verbs: frozenset[str]
+    groups: frozenset[str]
+    resources: frozenset[str]
+
 
 @dataclass(frozen=True)
 class Absent:
@@ -183,6 +197,12 @@ class Cluster:
     fleet: tuple[tuple[str, str], ...] = ()  # the same, each by namespace and name
     some_proxies: tuple[str, ...] = ()  # the first of them by name, as `namespace/name`
     api_server: ApiServer | None = None  # looked for only where another cluster is to read this one
+    # What tells whether clusters go together; looked at only where there are several.
+    uid: str = ""  # of the namespace kube-system
+    pod_ranges: tuple[str, ...] = ()  # CIDRs of its nodes' pods, on a flat network
+    roots: frozenset[str] = frozenset()  # fingerprints, as istiod published them in the mesh's namespace
+    rules: tuple[Rule, ...] | None = None  # None: not known, or not the whole truth
+    clock: timedelta | None = None  # how far it is ahead of ours
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,14 @@ def objection(wanted: str, installed: str | None, *, allow_untested: bool = Fals
     if installed is None:
         return None
     running = Version.parse(installed)
-    if version.major != running.major or version.minor - running.minor not in (0, 1):
+    if is_too_far(running, version):
         return (
             f"spec.version {wanted} cannot be reached from the running {installed}:"
             f" go to another patch of {running.major}.{running.minor} or to {running.major}.{running.minor + 1}"
         )
     return None
+
+
+def is_too_far(running: Version, wanted: Version) -> bool:
+    """Whether no single step leads there: within a minor all patches are one apart, and so is the next minor."""
+    return wanted.major != running.major or wanted.minor - running.minor not in (0, 1)
