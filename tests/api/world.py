@@ -49,6 +49,7 @@ DECLARED: dict[str, Any] = {"autoscaling": {"enabled": False}}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MESHES = "/apis/meshwright.dev/v1alpha1/meshinstalls"
 GATEWAYS = "/apis/networking.istio.io/v1/gateways"
+DESTINATION_RULES = "/apis/networking.istio.io/v1/destinationrules"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
 
 # Every kind that an operator of ours might touch; leases and Events move by themselves.
@@ -71,6 +72,7 @@ LOOKED_AT = (
     f"{WEBHOOKS}/validatingwebhookconfigurations",
     "/apis/security.istio.io/v1/peerauthentications",
     GATEWAYS,
+    DESTINATION_RULES,
     CRDS,
 )
 

@@ -195,9 +195,11 @@ def test_clusters_that_cannot_be_joined_are_named_and_hold_up_nobody(joined: Clu
         assert "clusters twin and west are one and the same" in done.stdout
         name_them(joined, [*listed, *more])
         until(lambda: {"twin", "reader", "ended"} <= joined.status(MESH).keys(), what="that all are known")
-        said = until(lambda: failing(joined, "DistinctClusters", "Permissions", "Reachable"), what="what fails")
+        said = until(
+            lambda: failing(joined, "DistinctClusters", "Permissions", "Reachable"), seconds=90, what="what fails"
+        )
         assert "clusters twin and west are one and the same" in said["DistinctClusters"]
-        assert "cluster reader: the kubeconfig's user may not create services" in said["Permissions"]
+        assert "cluster reader: the kubeconfig's user may not patch services" in said["Permissions"]
         assert "cluster ended: " in said["Reachable"]
         assert "does not accept the kubeconfig's credential" in said["Reachable"]
         status = joined.status(MESH)
@@ -215,7 +217,8 @@ def test_clusters_that_cannot_be_joined_are_named_and_hold_up_nobody(joined: Clu
 def reader_token(cluster: Product) -> str:
     for command in (
         ("create", "serviceaccount", "looker", "-n", "default"),
-        ("create", "clusterrolebinding", "looker", "--clusterrole=view", "--serviceaccount=default:looker"),
+        ("create", "clusterrole", "looker", "--verb=get,list,watch", "--resource=*.*"),
+        ("create", "clusterrolebinding", "looker", "--clusterrole=looker", "--serviceaccount=default:looker"),
     ):
         cluster.kubectl(*command)
     return cluster.kubectl("create", "token", "looker", "-n", "default").strip()

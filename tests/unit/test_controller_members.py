@@ -19,7 +19,7 @@ from meshwright.cluster.kubeconfig import Access
 from meshwright.controller import members as module
 from meshwright.controller.members import Member, Members, sources
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.observed import Absent, Rule
+from meshwright.mesh.observed import Absent
 
 SPEC = mesh(clusters=[{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}]).spec
 
@@ -42,7 +42,7 @@ class Server:
         self.stored, self.trouble, self.closed = stored, cast("MeshwrightError | None", None), False
         self.asked = 0
         self.clock: dt.timedelta | None = None
-        self.allowed = [{"verbs": ["list"], "apiGroups": [""], "resources": ["services"]}]
+        self.forbidden = ""
         self.guard: Callable[[], None] = lambda: None
 
     async def get(self, *_: object, **__: object) -> Any:
@@ -54,8 +54,8 @@ class Server:
             raise self.trouble
         return "v1.34.0"
 
-    async def rules(self) -> Any:
-        return self.allowed
+    async def may(self, _verb: str, _group: str, resource: str) -> bool:
+        return resource != self.forbidden
 
     async def close(self) -> None:
         self.closed = True
@@ -104,6 +104,7 @@ async def until(holds: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE", 0.005)
+    monkeypatch.setattr(module, "PERMISSIONS_HOLD", 0.0)
 
 
 async def test_one_connection_for_all_who_name_the_secret() -> None:
@@ -181,9 +182,10 @@ async def test_what_may_be_done_there_and_what_time_it_is_are_learnt() -> None:
     async with world() as subject:
         member = await subject.west()
         assert isinstance(member, Member)
-        subject.others[0][1].clock = dt.timedelta(seconds=90)
-        await until(lambda: member.rules is not None)
+        server = subject.others[0][1]
+        server.clock, server.forbidden = dt.timedelta(seconds=90), "services"
+        await until(lambda: bool(member.denied))
         source = sources({"primary": subject.members.own, "west": member})["west"]
         assert isinstance(source, Source)
         assert source.clock == dt.timedelta(seconds=90)
-        assert source.rules == (Rule(frozenset({"list"}), frozenset({""}), frozenset({"services"})),)
+        assert source.denied == ("patch services",)

@@ -69,6 +69,22 @@ NAME = "spec.gateways[0] (in)"
 
 # What a person may get wrong: case, spec, and all that is said
 BAD_INPUT: list[tuple[str, Json, str]] = [
+    ("failover beside distribute",
+     {"locality": {"failover": [{"from": "a", "to": "b"}], "distribute": [{"from": "a/*", "to": {"b/*": 100}}]}},
+     ("spec.locality: failover and distribute exclude each other: distribute says where traffic goes at any time, so"
+     " remove one of the two")),
+    ("a region that fails over to itself", {"locality": {"failover": [{"from": "a", "to": "a"}]}},
+     "spec.locality.failover[0]: a cannot fail over to itself: name another region"),
+    ("a region that fails over twice",
+     {"locality": {"failover": [{"from": "a", "to": "b"}, {"from": "a", "to": "c"}]}},
+     "spec.locality.failover: a is in `from` 2 times: a region has one to fail over to"),
+    ("a zone where a region belongs", {"locality": {"failover": [{"from": "a", "to": "b/c"}]}},
+     "spec.locality.failover[0].to: 'b/c' is no region: write it as the nodes' label has it, without zone"),
+    ("weights that are not the whole", {"locality": {"distribute": [{"from": "a/*", "to": {"a/*": 80}}]}},
+     "spec.locality.distribute[0].to: the weights make 80, not 100: correct them"),
+    ("no locality", {"locality": {"distribute": [{"from": "us west/*", "to": {"a/*": 100}}]}},
+     ("spec.locality.distribute[0]: 'us west/*' is no locality: write REGION, REGION/ZONE or REGION/ZONE/SUBZONE; * is"
+     " all")),
     ("istiod's request above the limit", plane(size="Small", resources={"requests": {"cpu": 3}, "limits": {"cpu": 2}}),
      "spec.controlPlane.resources.requests.cpu (3) is more than limits.cpu (2): lower the request or raise the limit"),
     ("istiod's request above the size's limit", plane(size="Medium", resources={"requests": {"memory": "9Gi"}}),

@@ -69,7 +69,7 @@ def held(wanted: Permission, where: Where) -> bool:
 
 # -- what istiod, istio-cni and gateways are given
 
-EVERY_COMPONENT: Json = {"dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "ingress"}]}
+EVERY_COMPONENT: Json = {"locality": {}, "dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "ingress"}]}
 TWO_CLUSTERS: Json = {"clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}]}
 
 

@@ -40,6 +40,7 @@ SPECS: dict[str, Json] = {
 }
 BY_HAND: Json = {"autoscaling": {"enabled": False}}
 EVERYTHING: Json = {
+    "locality": {},
     "dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "in"}],
     "clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}],
 }  # fmt: skip

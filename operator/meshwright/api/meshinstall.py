@@ -395,6 +395,32 @@ class MemberCluster(Model):
     kubeconfig; of the operator's own cluster, the address in EndpointSlice `default/kubernetes`."""
 
 
+LocalityName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class LocalityFailover(Model):
+    source: LocalityName = Field(alias="from")
+    """The region whose endpoints fail."""
+    to: LocalityName
+    """The region that takes over."""
+
+
+class LocalityDistribute(Model):
+    source: LocalityName = Field(alias="from")
+    """The locality of the clients, as `REGION/ZONE/*`."""
+    to: Annotated[dict[str, Annotated[StrictInt, Field(ge=1, le=100)]], Field(min_length=1, max_length=64)]
+    """Localities of the endpoints, and their share of the traffic in percent; together 100."""
+
+
+class Locality(Model):
+    enabled: StrictBool = True
+    """Whether endpoints of the client's own zone and region come first. `false`: all are alike."""
+    failover: Annotated[list[LocalityFailover], Field(max_length=64)] = []
+    """Which region takes over where all endpoints of another one fail. Unset: any."""
+    distribute: Annotated[list[LocalityDistribute], Field(max_length=64)] = []
+    """Where traffic goes at any time, instead of failing over."""
+
+
 class TrustSpec(Model):
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """What becomes of the mesh's CA when the MeshInstall is deleted. `Retain` keeps its Secrets, and a mesh of the same
@@ -443,6 +469,10 @@ class MeshSpec(Model):
     """The clusters of the mesh: the operator's own, by its name alone, and others. Unset: the operator's own."""
     topology: Topology = Topology()
     """How the clusters reach each other."""
+    locality: Locality | None = None
+    """Which endpoints come first, by the nodes' regions and zones. Set (also as `{}`), endpoints that fail five times
+    in a row are ejected for half a minute in the whole mesh, without which no other region would ever take over. Unset:
+    as Istio has it."""
     namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = "istio-system"
     """Namespace of the control plane, created when it is missing. Immutable."""
     revision: Annotated[str, Field(min_length=1, max_length=56, pattern=DNS_LABEL)] = "default"

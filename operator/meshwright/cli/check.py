@@ -16,7 +16,7 @@ from meshwright.cli.render import read
 from meshwright.cli.terminal import Terminal, Tone
 from meshwright.cli.trial import DryRun, declared, with_client
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Source, gather, rules_of
+from meshwright.cluster.gather import Source, denied, gather
 from meshwright.cluster.kinds import SECRET
 from meshwright.cluster.kubeconfig import access_in
 from meshwright.cluster.together import together
@@ -79,12 +79,12 @@ async def _source(own: Client, name: str, secret: str, namespace: str, connectio
         access = access_in(await own.get(SECRET, secret, namespace), name=secret, namespace=namespace)
         client = Client.for_member(access)
         connections.push_async_callback(client.close)
-        rules = rules_of(await client.rules())
+        lacking = await denied(client)
     except KubeconfigError as error:
         return Absent(name, Finding(error.reason, f"cluster {name}: {error}"))
     except MeshwrightError as error:
         return Absent(name, Finding("ClusterAway", f"cluster {name}: {error}"))
-    return Source(client, ApiServer.of(access.server, access.ca, access.tls_server_name), client.clock, rules)
+    return Source(client, ApiServer.of(access.server, access.ca, access.tls_server_name), client.clock, lacking)
 
 
 def summary(found: Checked) -> dict[str, Any]:

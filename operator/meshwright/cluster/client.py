@@ -106,19 +106,16 @@ class Client:
         answer = await self._request("GET", "/version", what="read the API server's version", kind="version")
         return str(answer.get("gitVersion", ""))
 
-    async def rules(self) -> list[Manifest] | None:
-        """What we may do in the whole cluster: `verbs`, `apiGroups`, `resources`, `resourceNames` of each rule.
-
-        None when the server says that it does not know all of it.
-        """
+    async def may(self, verb: str, group: str, resource: str) -> bool:
+        """Whether we may do that in the whole cluster."""
+        attributes = {"verb": verb, "group": group, "resource": resource}
         answer = await self._request(
-            "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
-            {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
-             "spec": {"namespace": "default"}},
-            what="ask what we may do", kind="SelfSubjectRulesReview", writes=False,
+            "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+             "spec": {"resourceAttributes": attributes}},
+            what=f"ask whether we may {verb} {resource}", kind="SelfSubjectAccessReview", writes=False,
         )  # fmt: skip
-        status = answer.get("status") or {}
-        return None if status.get("incomplete") else list(status.get("resourceRules") or ())
+        return bool((answer.get("status") or {}).get("allowed"))
 
     async def get(self, kind: Kind, name: str, namespace: str = "", *, metadata_only: bool = False) -> Manifest | None:
         """The object, or None when there is none (or its kind is not served)."""

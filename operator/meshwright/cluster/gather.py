@@ -24,7 +24,7 @@ from meshwright.api.meshinstall import (
     TopologyModel,
 )
 from meshwright.cluster import workloads
-from meshwright.cluster.client import Manifest
+from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.installers import installers
 from meshwright.cluster.kinds import (
     AUTOSCALER,
@@ -63,8 +63,8 @@ from meshwright.mesh.observed import (
     Neighbour,
     Node,
     Observed,
-    Rule,
 )
+from meshwright.mesh.preflight import NEEDED, NEEDED_VERB
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
 from meshwright.mesh.trust import fingerprints
@@ -97,10 +97,16 @@ class Source(NamedTuple):
     reader: Reader
     api_server: ApiServer
     clock: dt.timedelta | None = None  # how far its clock is ahead of ours
-    rules: tuple[Rule, ...] | None = None  # what we may do there, as far as it is known
+    denied: tuple[str, ...] = ()  # of what a mesh needs, see mesh.preflight
 
 
 NONE: Mapping[str, Source | Absent] = {}
+
+
+async def denied(client: Client) -> tuple[str, ...]:
+    """What of all that a mesh needs we may not do in a cluster."""
+    allowed = await together(*(client.may(NEEDED_VERB, *each) for each in NEEDED))
+    return tuple(f"{NEEDED_VERB} {resource}" for (_, resource), each in zip(NEEDED, allowed, strict=True) if not each)
 
 
 async def gather(
@@ -140,7 +146,7 @@ async def _member(
     try:
         async with asyncio.timeout(PATIENCE):
             cluster = await _whole_cluster(source.reader, mesh, member.name, now)
-            return replace(cluster, api_server=server, clock=source.clock, rules=source.rules)
+            return replace(cluster, api_server=server, clock=source.clock, denied=source.denied)
     except (MeshwrightError, TimeoutError) as error:
         return Absent(member.name, _absence(error, member.name))
 
@@ -354,17 +360,6 @@ async def root_bundles(reader: Reader, namespaces: Iterable[str]) -> dict[str, s
     found = await together(*(reader.get(CONFIG_MAP, ROOT_CERTIFICATE, namespace) for namespace in namespaces))
     pairs = zip(namespaces, found, strict=True)
     return {namespace: (each.get("data") or {}).get(ROOT_CERTIFICATE_KEY, "") for namespace, each in pairs if each}
-
-
-def rules_of(review: Iterable[Manifest] | None) -> tuple[Rule, ...] | None:
-    """From what `Client.rules` answers. What holds for some names only is not the whole, and left out."""
-    if review is None:
-        return None
-    return tuple(
-        Rule(*(frozenset(rule.get(part) or ()) for part in ("verbs", "apiGroups", "resources")))
-        for rule in review
-        if not rule.get("resourceNames")
-    )
 
 
 def _scales(autoscaler: Manifest, deployment: str) -> bool:

@@ -67,6 +67,7 @@ OWNED = (
     DAEMON_SET,
     Kind("security.istio.io/v1", "PeerAuthentication", "peerauthentications", namespaced=True),
     Kind("networking.istio.io/v1", "Gateway", "gateways", namespaced=True),
+    Kind("networking.istio.io/v1", "DestinationRule", "destinationrules", namespaced=True),
     BUDGET,
     SERVICE,
     CONFIG_MAP,

@@ -17,7 +17,7 @@ from meshwright.api.errors import KubeconfigError, MeshwrightError
 from meshwright.api.meshinstall import MeshSpec
 from meshwright.cluster.apply import Applier
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Reader, Source, rules_of
+from meshwright.cluster.gather import Reader, Source, denied
 from meshwright.cluster.kinds import SECRET
 from meshwright.cluster.kubeconfig import Access, access_in
 from meshwright.cluster.mirror import Mirror
@@ -26,13 +26,13 @@ from meshwright.controller.inquiry import Inquiry
 from meshwright.keys.remote import KubernetesTokens
 from meshwright.keys.trust import Stores
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.observed import Absent, ApiServer, Rule
+from meshwright.mesh.observed import Absent, ApiServer
 
 log = structlog.get_logger()
 
 PROBE = 5.0  # seconds between questions whether a member answers
 ANSWER = 4.0  # seconds in which it has to
-RULES_HOLD = 60.0  # seconds after which we ask again what we may do
+PERMISSIONS_HOLD = 60.0  # seconds after which we ask again what we may do
 LAST_USE = 60.0  # seconds after which no request by a former kubeconfig is under way any more
 
 
@@ -45,8 +45,8 @@ class Member:
     api_server: ApiServer | None = None  # for the pods of other clusters; None: the operator's own
     version: str = ""  # of the Secret that leads there
     away: Finding | None = None  # why it does not answer, and since when
-    rules: tuple[Rule, ...] | None = None  # what we may do there, as was last heard
-    rules_until: float = 0.0  # by the loop's clock: then it is asked again
+    denied: tuple[str, ...] = ()  # what we may not do there, as was last heard
+    denied_until: float = 0.0  # by the loop's clock: then it is asked again
     applier: Applier = field(init=False)
     inquiry: Inquiry = field(init=False)
     secrets: KubernetesTokens = field(init=False)
@@ -138,7 +138,7 @@ class Members:
         try:
             async with asyncio.timeout(ANSWER):
                 await member.client.version()
-                await _learn_rules(member)
+                await _learn_permissions(member)
         except TimeoutError:
             found = Finding("ClusterAway", f"the API server does not answer within {ANSWER:.0f} s")
         except KubeconfigError as error:
@@ -176,10 +176,10 @@ class Members:
             member.forget(mesh)
 
 
-async def _learn_rules(member: Member) -> None:
+async def _learn_permissions(member: Member) -> None:
     now = asyncio.get_running_loop().time()
-    if now >= member.rules_until:
-        member.rules, member.rules_until = rules_of(await member.client.rules()), now + RULES_HOLD
+    if now >= member.denied_until:
+        member.denied, member.denied_until = await denied(member.client), now + PERMISSIONS_HOLD
 
 
 async def _end(member: Member, *, after: float = 0.0) -> None:
@@ -201,5 +201,5 @@ def sources(members: Mapping[str, Member | Absent]) -> dict[str, Source | Absent
         if isinstance(member, Absent):
             found[name] = member
         elif member.api_server:
-            found[name] = Source(member.reader, member.api_server, clock=member.client.clock, rules=member.rules)
+            found[name] = Source(member.reader, member.api_server, clock=member.client.clock, denied=member.denied)
     return found

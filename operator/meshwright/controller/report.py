@@ -43,6 +43,7 @@ from meshwright.api.meshinstall import (
     WorkloadCertificates,
 )
 from meshwright.cluster.apply import Outcome
+from meshwright.mesh import locality
 from meshwright.mesh.census import Earliest
 from meshwright.mesh.desired import ControlPlane
 from meshwright.mesh.enrolment import Injection
@@ -128,7 +129,10 @@ def _but_for(attempt: Attempt) -> str:
     """What is not as declared because somebody asked for that, and CRDs that are not ours."""
     outcomes = [*attempt.outcomes.values(), *attempt.planned.values()]
     left = [key for outcome in outcomes for key in outcome.left]
-    notes = [note for outcome in outcomes for note in outcome.notes]
+    notes = [
+        *(note for outcome in outcomes for note in outcome.notes),
+        *locality.notes(attempt.mesh.spec, attempt.clusters),
+    ]
     disabled = f", but for what an annotation excepts: {listed(left[:NAMED_LEFT], of=len(left))}" if left else ""
     return "; ".join([disabled, *notes[:1]] if notes else [disabled])
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME, Size, TopologyModel
-from meshwright.mesh import availability, dataplane, gateways, meshconfig, meshschema, sizing, versions
+from meshwright.mesh import availability, dataplane, gateways, locality, meshconfig, meshschema, sizing, versions
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.observed import Observed, named
 
@@ -71,6 +71,11 @@ def consistent_clusters(observed: Observed) -> Finding | None:
             found.append(f"{path}.kubeconfigSecret is that of {same}: one cluster cannot be in a mesh twice")
         if each.network and spec.topology.model is TopologyModel.FLAT_NETWORK:
             found.append(f"{path}.network: in a FlatNetwork all pods are on one network: remove it")
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def consistent_locality(observed: Observed) -> Finding | None:
+    found = locality.problems(observed.mesh.spec)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
 
 
@@ -188,6 +193,7 @@ CHECKS: tuple[Check, ...] = (
     consistent_data_plane,
     consistent_gateways,
     consistent_clusters,
+    consistent_locality,
     mesh_id_is_a_label,
     settable_env,
     no_computed_keys,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode
-from meshwright.mesh import availability, checks, dataplane, meshconfig, resize
+from meshwright.mesh import availability, checks, dataplane, locality, meshconfig, resize
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
@@ -70,6 +70,7 @@ class ControlPlane:
     owner: Owner
     cni: CNIPlugin | None
     gateways: tuple[Gateway, ...]
+    ejects: bool  # endpoints that fail, so that those of another locality are used
     resize: resize.Decision  # what became of the size that is asked for
 
 
@@ -167,6 +168,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         if spec.data_plane.cni is CNI.ENABLED
         else None,
         gateways=tuple(gateways(cluster, spec, image=f"{image.hub}/pilot:{tag}")),
+        ejects=locality.ejects(spec),
         resize=size,
     )
 

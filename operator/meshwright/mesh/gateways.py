@@ -18,7 +18,7 @@ from meshwright.api.meshinstall import Gateway as GatewaySpec
 from meshwright.mesh import availability
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.names import DEFAULT_REVISION, Names
-from meshwright.mesh.observed import GatewayPods
+from meshwright.mesh.observed import Cluster, GatewayPods
 from meshwright.mesh.sizing import PROXY, Share, contradictions, proxy_share
 
 USUAL_PORTS = (
@@ -202,3 +202,9 @@ def _port(port: GatewayPort) -> dict[str, Any]:
         "name": port.name, "port": port.port, "targetPort": port.target_port or port.port, "protocol": port.protocol,
     }  # fmt: skip
     return fields | ({"nodePort": port.node_port} if port.node_port else {})
+
+
+def gateway_addresses(spec: MeshSpec, cluster: Cluster) -> tuple[str, ...]:
+    """Where the others reach its east-west gateway."""
+    place = (spec.namespace, east_west(spec).name)
+    return next((each.addresses for each in cluster.gateways if (each.namespace, each.name) == place), ())

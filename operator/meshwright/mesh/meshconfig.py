@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshwright.api.meshinstall import MeshSpec
-from meshwright.mesh import dataplane
+from meshwright.mesh import dataplane, locality
 from meshwright.mesh.names import Names
 
 PROVIDERS = "extensionProviders"
@@ -32,7 +32,8 @@ def computed(spec: MeshSpec) -> dict[str, Any]:
             "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true"},
         },
     }
-    return merge(identity, {key: value for key, value in dataplane.mesh_config(spec).items() if key != PROVIDERS})
+    components = merge(dataplane.mesh_config(spec), locality.mesh_config(spec))
+    return merge(identity, {key: value for key, value in components.items() if key != PROVIDERS})
 
 
 def mesh_config(spec: MeshSpec) -> dict[str, Any]:

@@ -56,6 +56,10 @@ class Names:
     def east_west_gateway(self) -> str:
         return self._with_revision("istio-eastwestgateway")
 
+    @property
+    def locality(self) -> str:
+        return self._with_revision("locality")
+
     def cluster_role(self, base: str) -> str:
         return f"{self._with_revision(base)}-{self.namespace}"
 

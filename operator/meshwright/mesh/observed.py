@@ -157,15 +157,6 @@ class ApiServer:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What the operator's user may do in a cluster; `*` is all."""
-
-    verbs: frozenset[str]
-    groups: frozenset[str]
-    resources: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Absent:
     """A member cluster that could not be read: nothing is known of it, which is not to say that nothing is there."""
 
@@ -201,7 +192,7 @@ class Cluster:
     uid: str = ""  # of the namespace kube-system
     pod_ranges: tuple[str, ...] = ()  # CIDRs of its nodes' pods, on a flat network
     roots: frozenset[str] = frozenset()  # fingerprints, as istiod published them in the mesh's namespace
-    rules: tuple[Rule, ...] | None = None  # None: not known, or not the whole truth
+    denied: tuple[str, ...] = ()  # what we would have to do there, and may not, as `patch services`
     clock: timedelta | None = None  # how far it is ahead of ours
 
 

@@ -17,20 +17,21 @@ from meshwright.mesh import versions
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.membership import leaving
 from meshwright.mesh.names import Names
-from meshwright.mesh.observed import Cluster, Observed, Rule
+from meshwright.mesh.observed import Cluster, Observed, listed
 from meshwright.mesh.trust import SHORT
 from meshwright.mesh.versions import Version
 
 OLDEST_KUBERNETES = (1, 30)  # the CRD's rules, and the kinds that a mesh is made of
 CLOCKS = dt.timedelta(seconds=60)  # Istio dates certificates back by two minutes; a token's times are taken as they are
-RESOURCES = (
+# What a mesh is made of, everywhere in a cluster: who may change these is no reader. Of the rest, the API server's own
+# refusal tells.
+NEEDED_VERB = "patch"
+NEEDED = (
     ("", "services"), ("", "configmaps"), ("", "serviceaccounts"), ("apps", "deployments"),
     ("policy", "poddisruptionbudgets"), ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
 )  # fmt: skip
-# What a mesh needs first of all, everywhere in a cluster. Of the rest, the API server's own refusal tells.
-NEEDED = tuple((verb, *each) for each in RESOURCES for verb in ("list", "create", "patch", "delete"))
 NAMED = 3
 
 
@@ -79,22 +80,13 @@ def reachable(observed: Observed) -> Iterator[Failure]:
 
 def permissions(observed: Observed) -> Iterator[Failure]:
     for cluster in observed.clusters:
-        if cluster.rules is None:
-            continue
-        lacking = [each for each in NEEDED if not any(_allows(rule, *each) for rule in cluster.rules)]
-        if lacking:
-            named = ", ".join(f"{verb} {resource}" for verb, _, resource in lacking[:NAMED])
-            more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+        if cluster.denied:
             yield Failure(
                 cluster.name,
-                f"cluster {cluster.name}: the kubeconfig's user may not {named}{more}:"
+                f"cluster {cluster.name}: the kubeconfig's user may not"
+                f" {listed(cluster.denied[:NAMED], of=len(cluster.denied))}:"
                 " apply manifests/member there, and use its token",
             )
-
-
-def _allows(rule: Rule, verb: str, group: str, resource: str) -> bool:
-    wanted = ((rule.verbs, verb), (rule.groups, group), (rule.resources, resource))
-    return all(each in allowed or "*" in allowed for allowed, each in wanted)
 
 
 def distinct_clusters(observed: Observed) -> Iterator[Failure]:

@@ -9,7 +9,7 @@ from meshwright.api.meshinstall import MeshInstall, MeshSpec
 from meshwright.mesh.desired import ControlPlane, mesh_id
 from meshwright.mesh.evidence import Replies
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.gateways import east_west
+from meshwright.mesh.gateways import east_west, gateway_addresses
 from meshwright.mesh.names import READER
 from meshwright.mesh.observed import Cluster
 
@@ -54,12 +54,6 @@ def reachable(spec: MeshSpec, reader: str, source: Cluster) -> bool:
     """Whether the pods of one cluster have a way to those of another one."""
     network = spec.network(source.name)
     return network == spec.network(reader) or bool(gateway_addresses(spec, source))
-
-
-def gateway_addresses(spec: MeshSpec, cluster: Cluster) -> tuple[str, ...]:
-    """Where the others reach its east-west gateway."""
-    place = (spec.namespace, east_west(spec).name)
-    return next((each.addresses for each in cluster.gateways if (each.namespace, each.name) == place), ())
 
 
 def joining_findings(

@@ -101,6 +101,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         Wave(
             "policy",
             (*component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
+             *(component("policy", "policy/locality.yaml.j2") if plane.ejects else ()),
              *(each for gateway in plane.gateways if gateway.network
                for each in component("gateway", "gateway/eastwest.yaml.j2", gateway=gateway))),
             after=crds_established,
