@@ -209,7 +209,7 @@ def test_clusters_that_cannot_be_joined_are_named_and_hold_up_nobody(joined: Clu
         assert not joined.west.exists("secret", "istio-remote-secret-twin", "-n", SYSTEM)
     finally:
         name_them(joined, listed)
-    until(lambda: joined.status(MESH).keys() == {"east", "west"}, seconds=90, what="that the others are forgotten")
+    until(lambda: joined.status(MESH).keys() == {"east", "west"}, seconds=120, what="that the others are forgotten")
     joined.east.wait_ready(MESH, seconds=90)
     joined.east.kubectl("-n", NAMESPACE, "delete", "secret", "twin", "reader", "ended")
 

@@ -66,7 +66,8 @@ def test_what_is_missing_is_told_of_both_ends() -> None:
 REMEMBERED = MeshStatus(
     clusters=[
         ClusterStatus(name="primary"),
-        ClusterStatus(name="west", kubeconfig_secret="west", network="dc-2"),
+        ClusterStatus(name="west", kubeconfig_secret="west", network="dc-2", joined=True),
+        ClusterStatus(name="typo", kubeconfig_secret="typo"),
     ]
 )
 

@@ -637,6 +637,8 @@ class ClusterStatus(Model):
     """The other clusters as istiod here reads them."""
     uid: str | None = None
     """UID of its namespace `kube-system`, which tells it from every other cluster."""
+    joined: StrictBool | None = None
+    """Whether something of the mesh is in this member, or may be: listed no more, it is left, or else forgotten."""
     ready: StrictBool = False
     """Whether its control plane is in the declared state."""
     kubernetes_version: str | None = None

@@ -26,7 +26,7 @@ from meshwright.controller.report import Attempt
 from meshwright.keys.trust import remove_intermediate, remove_root
 from meshwright.mesh.desired import trust_intent
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.membership import with_leaving
+from meshwright.mesh.membership import is_joined, with_leaving
 from meshwright.mesh.objects import annotations_of
 from meshwright.mesh.observed import Absent, Cluster, listed, pods
 
@@ -78,7 +78,8 @@ class Deletion:
             ]
             clusters: list[Cluster] = await together(*looks)
             attempt.clusters = tuple(clusters)
-            if not forced and (waits := waits_for(clusters, attempt.absent)):
+            held = [each for each in attempt.absent if is_joined(mesh, each.name)]
+            if not forced and (waits := waits_for(clusters, held)):
                 attempt.finding = Finding("Deleting", await self._wait(manifest, attempt, waits))
                 return False
         return await self._take_away(mesh, there, clusters, attempt)

@@ -44,9 +44,9 @@ from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
-from meshwright.mesh.membership import leaving, still_used, with_leaving
+from meshwright.mesh.membership import is_joined, leaving, still_used, with_leaving
 from meshwright.mesh.objects import Key, Live
-from meshwright.mesh.observed import Absent, Cluster, Observed
+from meshwright.mesh.observed import Absent, Cluster, Observed, listed
 from meshwright.mesh.preflight import objections, preflight
 from meshwright.mesh.remotes import joining_findings, remote_intent
 from meshwright.mesh.trust import Trust, other_root
@@ -161,6 +161,8 @@ class Reconciler:
         for site in [each for each in sites if each.name in leavers and not plan]:
             await self._guarded(self._see_off(site, sites, observed, attempt, proceed), site, attempt)
         sites = [each for each in sites if each.name not in attempt.hindered and each.name not in attempt.departed]
+        if not plan:
+            await self._note(sites, attempt)
         await together(*(self._guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
                          for each in sites))  # fmt: skip
         if plan:
@@ -171,6 +173,15 @@ class Reconciler:
                          for each in there))  # fmt: skip
         await together(*(self._ask(each, observed, attempt) for each in there))
         attempt.finding = _progress(attempt, sites)
+
+    async def _note(self, sites: Iterable[Site], attempt: Attempt) -> None:
+        """Before anything is made in a member it is written down: whatever happens, it is to be left in order."""
+        attempt.joined = {each.name for each in sites if not each.own}
+        if new := sorted(name for name in attempt.joined if not is_joined(attempt.mesh, name)):
+            text = f"{listed(new, of=len(new))}: the control plane is about to be made"
+            attempt.finding = Finding("Progressing", text)
+            await self._reporter.report(attempt)
+            attempt.finding = None
 
     async def _guarded(self, work: Awaitable[None], site: Site, attempt: Attempt) -> None:
         """What goes wrong in a member cluster is told, and holds up no other one."""
@@ -195,8 +206,8 @@ class Reconciler:
         if found := still_used(now):
             attempt.leaving[name] = found
             return
-        if observed.absent:
-            text = f"cluster {name} leaves the mesh when all others have forgotten it: {observed.absent[0].why.message}"
+        if away := next((each for each in observed.absent if is_joined(mesh, each.name)), None):
+            text = f"cluster {name} leaves the mesh when all others have forgotten it: {away.why.message}"
             attempt.hindered[name] = Finding("ClusterLeaving", text)
             return
         for other in sites:

@@ -81,6 +81,7 @@ class Attempt:
         default_factory=dict
     )  # why a cluster is not as declared, and was not looked at
     checks: tuple[Result, ...] = ()  # whether the clusters can be joined
+    joined: set[str] = field(default_factory=set)  # clusters in which something is about to be made
     leaving: dict[str, Finding] = field(default_factory=dict)  # who is still there in a cluster that is to leave
     departed: set[str] = field(default_factory=set)  # clusters that have left
     finding: Finding | None = None  # why Ready is not True
@@ -240,6 +241,7 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
         **_member(spec, cluster.name),
         remotes=_remotes(attempt, cluster.name, before),
         uid=cluster.uid or None,
+        joined=before.joined or cluster.name in attempt.joined or None,
         ready=ours
         and cluster.name not in attempt.hindered
         and not any(REASONS[each.reason].ready == "False" for each in findings),

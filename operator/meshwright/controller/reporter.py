@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from meshwright.api.errors import MeshwrightError
-from meshwright.api.meshinstall import Mode
+from meshwright.api.meshinstall import Mode, parse_status
 from meshwright.cluster.client import Client, Manifest
 from meshwright.cluster.kinds import EVENT, MESH_INSTALL
 from meshwright.controller import report
@@ -30,7 +30,10 @@ class Reporter:
         self._now = now
 
     async def report(self, attempt: Attempt) -> None:
-        """One status write, if anything is different; an Event for each condition that turned."""
+        """One status write, if anything is different; an Event for each condition that turned.
+
+        What is written is the status before, for the next report of the same attempt.
+        """
         mesh, now = attempt.mesh, self._now()
         status = report.status_of(attempt, now=now)
         self._measure(attempt, status)
@@ -39,6 +42,7 @@ class Reporter:
         head = {"apiVersion": MESH_INSTALL.api_version, "kind": MESH_INSTALL.kind}
         manifest = {**head, "metadata": {"name": mesh.name, "uid": mesh.uid}, "status": status}
         await self._client.apply(MESH_INSTALL, manifest, field_manager=STATUS_MANAGER, subresource="status")
+        attempt.mesh = mesh.model_copy(update={"status": parse_status(status)})
         for turned in report.transitions(mesh, status):
             log.info(
                 "mesh turned", mesh=mesh.name, condition=turned.type, status=turned.status, reason=turned.reason,

@@ -1,7 +1,8 @@
 """Clusters that are to leave a mesh: the MeshInstall does not name them any more, its status still does.
 
-As long as sidecars run in one of them it is a member like the others, so that nobody's traffic is cut. Then its access,
-and that of the others to it, is taken back, then what the mesh made there; only then is it forgotten.
+One that was never joined, because of a wrong kubeconfig, say, is forgotten at once. As long as sidecars run in another
+it is a member like the others, so that nobody's traffic is cut. Then its access, and that of the others to it, is taken
+back, then what the mesh made there; only then is it forgotten.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ def leaving(mesh: MeshInstall) -> tuple[MemberCluster, ...]:
     return tuple(
         MemberCluster(name=each.name, kubeconfig_secret=each.kubeconfig_secret, network=each.network)
         for each in mesh.status.clusters
-        if each.name not in named and (each.kubeconfig_secret or each.name == mesh.spec.cluster_name)
+        if each.name not in named and (each.joined if each.kubeconfig_secret else each.name == mesh.spec.cluster_name)
     )
+
+
+def is_joined(mesh: MeshInstall, cluster: str) -> bool:
+    """Whether something of the mesh is in a cluster, or may be."""
+    return any(each.name == cluster and each.joined for each in mesh.status.clusters)
 
 
 def with_leaving(mesh: MeshInstall) -> MeshInstall:
