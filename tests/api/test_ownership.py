@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.world import Cluster, Json, Mesh, Operator, Sent, gateways_served, path_of_item
+from api.world import NETWORKING, Cluster, Json, Mesh, Operator, Sent, networking_served, path_of_item
 from meshwright.cluster.kinds import OWNED
 from meshwright.mesh.objects import Key
 
@@ -32,6 +32,7 @@ LEAST: dict[str, Json] = {
     "ClusterRoleBinding": {"roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}},
     "ConfigMap": {},
     "DaemonSet": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
+    "DestinationRule": {"spec": {"host": "*.local"}},
     "Deployment": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
     "Gateway": {"spec": {"selector": {"app": "stray"}}},
     "HorizontalPodAutoscaler": {
@@ -50,7 +51,7 @@ LEAST: dict[str, Json] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _gateways(cluster: Cluster) -> Iterator[None]:
-    with gateways_served(cluster):
+    with networking_served(cluster):
         yield
 
 
@@ -90,7 +91,7 @@ async def test_every_object_says_whose_it_is(op: Operator, mesh: Mesh) -> None:
         trustDomain="example.org",
         dataPlane={"cni": "Enabled"},
         gateways=[{"name": "ingress"}],
-        clusters=[{"name": "primary"}],
+        **NETWORKING,
     )
     await op.install(mesh)
     ours = labels_of(mesh) | {"meshwright.dev/mesh-id": "payments"}

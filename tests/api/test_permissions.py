@@ -17,13 +17,14 @@ import structlog
 import yaml
 
 from api.world import (
+    NETWORKING,
     NOW,
     OPERATOR_NAMESPACE,
     Cluster,
     Json,
     Mesh,
     Operator,
-    gateways_served,
+    networking_served,
     operator,
     path_of_item,
     short_istio_api,
@@ -187,7 +188,7 @@ def names(message: str, permission: Permission) -> bool:
 
 @pytest.fixture(scope="module", autouse=True)
 def _short(cluster: Cluster) -> Iterator[None]:
-    with gateways_served(cluster), short_istio_api():
+    with networking_served(cluster), short_istio_api():
         yield
 
 
@@ -205,7 +206,7 @@ def installed(cluster: Cluster, account: Account) -> Iterator[Mesh]:
 
     With something of every kind, and so with istio-cni and an east-west gateway.
     """
-    mesh = Mesh.fresh(cluster).create(dataPlane={"cni": "Enabled"}, clusters=[{"name": "primary"}])
+    mesh = Mesh.fresh(cluster).create(dataPlane={"cni": "Enabled"}, **NETWORKING)
     account.bind(mesh.namespace)
 
     async def install() -> None:
@@ -557,7 +558,7 @@ def what_istiod_leaves(cluster: Cluster, mesh: Mesh) -> None:
 async def test_a_removal_without_a_verb(cluster: Cluster, account: Account, installed: Mesh, mesh: Mesh) -> None:
     """It stops there, keeps the finalizer, names the verb, and goes on when it has it."""
     cluster.delete(installed.deployment_path)  # with another istiod in the cluster, GatewayClasses stay
-    mesh.create(trust={"deletionPolicy": "Delete"}, clusters=[{"name": "primary"}])
+    mesh.create(trust={"deletionPolicy": "Delete"}, **NETWORKING)
     account.bind(mesh.namespace)
     rows = [  # in the order in which it comes to them
         *((of(kind, verb), "") for kind in OWNED for verb in ("list", "delete")),

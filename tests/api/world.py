@@ -50,6 +50,7 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MESHES = "/apis/meshwright.dev/v1alpha1/meshinstalls"
 GATEWAYS = "/apis/networking.istio.io/v1/gateways"
 DESTINATION_RULES = "/apis/networking.istio.io/v1/destinationrules"
+NETWORKING: dict[str, Any] = {"clusters": [{"name": "primary"}], "locality": {}}  # asks for an object of each
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
 
 # Every kind that an operator of ours might touch; leases and Events move by themselves.
@@ -475,16 +476,24 @@ def short_istio_api() -> Iterator[None]:
 
 
 @contextmanager
-def gateways_served(cluster: Cluster) -> Iterator[None]:
-    """Istio's kind Gateway, which somebody else has installed: an east-west gateway needs it."""
-    crd = next(each.manifest for each in objects._crds() if each.key.name.startswith("gateways."))  # noqa: SLF001
-    cluster.apply({**crd, "metadata": {"name": crd["metadata"]["name"]}})
-    wait_until(lambda: cluster.get(GATEWAYS) is not None, "Gateways", seconds=20, pause=0.05)
+def networking_served(cluster: Cluster) -> Iterator[None]:
+    """Istio's kinds Gateway and DestinationRule, which somebody else has installed: for what is of `NETWORKING`."""
+    crds = [
+        each.manifest
+        for each in objects._crds()  # noqa: SLF001
+        if each.key.name in ("gateways.networking.istio.io", "destinationrules.networking.istio.io")
+    ]
+    for crd in crds:
+        cluster.apply({**crd, "metadata": {"name": crd["metadata"]["name"]}})
+    served = (GATEWAYS, DESTINATION_RULES)
+    wait_until(lambda: all(cluster.get(each) is not None for each in served), "both", seconds=20, pause=0.05)
     try:
         yield
     finally:
-        cluster.delete(path_of_item(crd))
-        wait_until(lambda: cluster.get(path_of_item(crd)) is None, "their end", seconds=30, pause=0.05)
+        paths = [path_of_item(each) for each in crds]
+        for each in paths:
+            cluster.delete(each)
+        wait_until(lambda: not any(cluster.get(each) for each in paths), "their end", seconds=30, pause=0.05)
 
 
 @asynccontextmanager
