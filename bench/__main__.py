@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import events, idle, install, memory, pods, render, start, status, takeover
+from bench import events, idle, install, join, memory, pods, render, start, status, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "pods": pods.figures,
     "status": status.figures,
     "install": install.figures,
+    "join": join.figures,
 }
 
 
