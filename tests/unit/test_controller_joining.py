@@ -16,7 +16,7 @@ Json = dict[str, Any]
 Story = Callable[[Worlds], Coroutine[Any, Any, None]]
 JOINED = ("east", "west")
 KEPT = ["west Namespace istio-system", "west Secret istio-system/cacerts"]  # never deleted; as the policy says
-KILLS = 4  # of each story, spread over its writes; `make campaign` has more
+KILLS = 3  # of each story, spread over its writes
 
 
 def bound(worlds: Worlds) -> list[int]:
@@ -127,6 +127,23 @@ async def never_answers(worlds: Worlds) -> None:
     assert worlds.east.objects[MESH]["metadata"]["finalizers"] == []
 
 
+async def is_lost(worlds: Worlds) -> None:
+    """Listed no more, it is waited for, until somebody says that it will never answer."""
+    await joins(worlds)
+    tokens = set(worlds.east.tokens)
+    worlds.west.away = True
+    worlds.declare(EAST)
+    await worlds.rests()
+    assert worlds.ready["reason"] == "ClusterAway", worlds.ready
+    assert bound(worlds)[0] == 1  # what it holds is good still
+    worlds.annotate("meshwright.dev/forget", "west")
+    await worlds.rests()
+    assert worlds.ready["reason"] == "Installed", worlds.ready
+    assert not worlds.cluster("west")
+    assert not any(worlds.east.is_good(each) for each in tokens)
+    assert {each["metadata"]["name"] for each in worlds.east.secrets} == {"cacerts"}
+
+
 async def is_rebuilt(worlds: Worlds) -> None:
     """Under its former name: it joins again, and what the former one held is worth nothing."""
     await joins(worlds)
@@ -147,6 +164,7 @@ STORIES: tuple[Story, ...] = (
     is_deleted,
     is_cut_off_in_the_middle,
     never_answers,
+    is_lost,
     is_rebuilt,
 )
 

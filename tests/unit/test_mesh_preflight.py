@@ -112,11 +112,9 @@ def test_one_that_does_not_answer_fails_and_is_told_by_its_own_reason() -> None:
 
 
 def test_one_that_leaves_is_seen_off_in_any_case() -> None:
-    status = MeshStatus(clusters=[ClusterStatus(name="west", kubeconfig_secret="west", joined=True)])
-    spec: Json = {"clusterName": "east", "clusters": [{"name": "east"}]}
-    seen = observed(mesh(status=status, **spec), clusters=(cluster(name="east"), cluster(name="west", denied=DENIED)))
+    seen = pair(denied=DENIED)
     assert failed(seen).keys() == {"Permissions"}
-    assert objections(seen, preflight(seen)) == {}
+    assert objections(seen, preflight(seen), {"west"}) == {}
 
 
 def test_what_is_needed_is_what_the_manifests_for_a_member_grant() -> None:

@@ -35,6 +35,7 @@ COMPONENT_GATEWAY = "gateway"  # a value of LABEL_COMPONENT
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"  # "disabled": the object is left alone
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"  # "true": a mesh goes although sidecars still run
 ANNOTATION_ROTATE_ACCESS = f"{GROUP}/rotate-access"  # another text: clusters get new tokens for each other
+ANNOTATION_FORGET = f"{GROUP}/forget"  # a cluster that is listed no more and will never answer again
 FINALIZER = f"{GROUP}/mesh"
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -728,6 +729,7 @@ class MeshInstall(BaseModel):
     resource_version: str = ""
     finalizers: tuple[str, ...] = ()
     rotate_access: str = ""  # of ANNOTATION_ROTATE_ACCESS
+    forget: str = ""  # of ANNOTATION_FORGET
     spec: MeshSpec
     status: MeshStatus = MeshStatus()
 
@@ -774,6 +776,7 @@ class MeshInstall(BaseModel):
             resource_version=metadata.get("resourceVersion", ""),
             finalizers=tuple(metadata.get("finalizers", ())),
             rotate_access=(metadata.get("annotations") or {}).get(ANNOTATION_ROTATE_ACCESS, ""),
+            forget=(metadata.get("annotations") or {}).get(ANNOTATION_FORGET, ""),
             spec=spec,
             status=parse_status(manifest.get("status") or {}),
         )

@@ -34,6 +34,11 @@ class Farewell:
             access = access_of(mesh, reader, source)
             await revoke_remote(access, reader=reading.secrets, source=read.secrets, proceed=proceed)
 
+    async def disown(self, mesh: MeshInstall, gone: str, name: str, member: Member, *, proceed: Proceed) -> None:
+        """Takes back, in cluster `name`, its access to one that is gone for good, and that one's access to it."""
+        await revoke_remote(access_of(mesh, name, gone), reader=member.secrets, source=None, proceed=proceed)
+        await revoke_remote(access_of(mesh, gone, name), reader=None, source=member.secrets, proceed=proceed)
+
     async def remove(self, mesh: MeshInstall, cluster: Cluster, member: Member, *, proceed: Proceed) -> Step | None:
         """What is still waited for; None when nothing of the mesh is there any more, but for its CA."""
         root = await self._root(mesh, cluster.name, member)

@@ -44,7 +44,7 @@ from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
-from meshwright.mesh.membership import is_joined, leaving, still_used, with_leaving
+from meshwright.mesh.membership import forgotten, is_joined, leaving, still_used, with_leaving
 from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Absent, Cluster, Observed, listed
 from meshwright.mesh.preflight import objections, preflight
@@ -157,9 +157,13 @@ class Reconciler:
             for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True)
             if isinstance(member := members[cluster.name], Member)
         ]
-        attempt.hindered |= objections(observed, attempt.checks)
+        attempt.hindered |= objections(observed, attempt.checks, leavers)
         for site in [each for each in sites if each.name in leavers and not plan]:
             await self._guarded(self._see_off(site, sites, observed, attempt, proceed), site, attempt)
+        if not plan and (lost := forgotten(observed, leavers)):
+            for site in sites:
+                await self._farewell.disown(observed.mesh, lost, site.name, site.member, proceed=proceed)
+            attempt.departed.add(lost)
         sites = [each for each in sites if each.name not in attempt.hindered and each.name not in attempt.departed]
         if not plan:
             await self._note(sites, attempt)

@@ -99,8 +99,8 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
     if not REASONS[finding.reason].stalled:
         finding = Finding(finding.reason, finding.message + _but_for(attempt))
     clusters = [_cluster(attempt, cluster, now) for cluster in attempt.clusters]
-    clusters = [each for each in clusters if each.name not in attempt.departed]
     clusters += [_absent(attempt, absent) for absent in attempt.absent]
+    clusters = [each for each in clusters if each.name not in attempt.departed]
     if not clusters:  # nothing could be read: what was known, but ready no more
         clusters = [cluster.model_copy(update={"ready": False}) for cluster in before.clusters]
     status = MeshStatus(

@@ -80,16 +80,18 @@ async def ensure_remote(
 
 
 async def revoke_remote(
-    access: AccessIntent, *, reader: SecretStore, source: SecretStore,
+    access: AccessIntent, *, reader: SecretStore | None, source: SecretStore | None,
     proceed: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Takes access back: first the reader forgets the source, then its tokens end.
+    """Takes access back: first the reader forgets the source, then its tokens end. None: that one is gone for good.
 
     Raises Conflict when a Secret changes in between.
     """
-    await _delete(await reader.read(access.namespace, _remote_name(access)), access, reader, proceed)
+    if reader:
+        await _delete(await reader.read(access.namespace, _remote_name(access)), access, reader, proceed)
     for turn in TURNS:
-        await _delete(await source.read(access.namespace, _bound_name(access, turn)), access, source, proceed)
+        if source:
+            await _delete(await source.read(access.namespace, _bound_name(access, turn)), access, source, proceed)
 
 
 async def _delete(secret: Secret | None, access: AccessIntent, store: SecretStore, proceed: Callable[[], None]) -> None:

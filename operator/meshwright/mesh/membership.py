@@ -7,9 +7,11 @@ back, then what the mesh made there; only then is it forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from meshwright.api.meshinstall import MemberCluster, MeshInstall
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.observed import Cluster, listed, pods
+from meshwright.mesh.observed import Cluster, Observed, listed, pods
 
 
 def leaving(mesh: MeshInstall) -> tuple[MemberCluster, ...]:
@@ -33,6 +35,16 @@ def with_leaving(mesh: MeshInstall) -> MeshInstall:
         return mesh
     spec = mesh.spec.model_copy(update={"clusters": [*mesh.spec.members, *more]})
     return mesh.model_copy(update={"spec": spec})
+
+
+def forgotten(observed: Observed, leavers: Collection[str]) -> str | None:
+    """The cluster that is gone for good, as somebody says, and that only the others have to forget.
+
+    Not while another one is away: that must not keep its access either. Nor while it is listed, or answers.
+    """
+    mesh = observed.mesh
+    away = [each.name for each in observed.absent if is_joined(mesh, each.name)]
+    return mesh.forget if away == [mesh.forget] and mesh.forget in leavers else None
 
 
 def still_used(cluster: Cluster) -> Finding | None:

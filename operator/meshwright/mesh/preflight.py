@@ -7,7 +7,7 @@ seen. Where two clusters do not go together, the one that came later is told to 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from itertools import combinations
@@ -15,7 +15,6 @@ from itertools import combinations
 from meshwright.api.meshinstall import TopologyModel
 from meshwright.mesh import versions
 from meshwright.mesh.findings import Finding
-from meshwright.mesh.membership import leaving
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Observed, listed
 from meshwright.mesh.trust import SHORT
@@ -62,9 +61,9 @@ def preflight(observed: Observed) -> tuple[Result, ...]:
     return tuple(Result(name, tuple(check(observed))) for name, check in CHECKS.items())
 
 
-def objections(observed: Observed, results: Iterable[Result]) -> dict[str, Finding]:
+def objections(observed: Observed, results: Iterable[Result], leavers: Collection[str] = ()) -> dict[str, Finding]:
     """Why clusters that are there are not worked on, by cluster. One that leaves is seen off in any case."""
-    gone = {each.name for each in leaving(observed.mesh)} | {each.name for each in observed.absent}
+    gone = {*leavers, *(each.name for each in observed.absent)}
     found: dict[str, list[str]] = {}
     for result in results:
         for each in result.failures:
