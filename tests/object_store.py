@@ -123,11 +123,14 @@ class ObjectStore(Client):
     ) -> list[Manifest]:
         """Items of a list do not say their own kind."""
         self.listed.append((kind.plural, namespace, labels, metadata_only))
-        wanted = dict(each.split("=") for each in labels.split(",") if each).items()
+        terms = [each.partition("=") for each in labels.split(",") if each]
+        wanted = {(name, value) for name, _, value in terms if not name.endswith("!")}
+        unwanted = {(name[:-1], value) for name, _, value in terms if name.endswith("!")}
         found = [
             each for key, each in self.objects.items()
             if (key.api_version, key.kind) == (kind.api_version, kind.kind) and namespace in ("", key.namespace)
             and wanted <= (each["metadata"].get("labels") or {}).items()
+            and not unwanted & (each["metadata"].get("labels") or {}).items()
         ]  # fmt: skip
         if metadata_only:
             return [_head(each) for each in found]

@@ -133,8 +133,13 @@ class Istiod(Server):
     """A server whose pods of istiod answer: they read the other cluster by what their remote Secrets hold."""
 
     other: Istiod
+    passes = True  # traffic to the other one
 
     async def forwarded(self, _namespace: str, _pod: str, _port: int, path: str) -> bytes:
+        if path == "/reach":
+            passed = 10 if self.passes else 9
+            row = {"requests": 10, "passed": passed, "medianMs": 3.1, "failure": "" if self.passes else "timed out"}
+            return json.dumps(dict.fromkeys(self.reads, row)).encode()
         if path == "/debug/mesh":
             return json.dumps(yaml.safe_load(self.one("ConfigMap", "istio")["data"]["mesh"])).encode()
         return json.dumps([{"id": name, "syncStatus": "synced"} for name in self.reads]).encode()
@@ -156,7 +161,9 @@ class Worlds:
         self.fate, self.now = fate or Fate(), NOW
         self.east, self.west = Istiod("east", born=0), Istiod("west", born=1000)
         self.east.put(API_ADDRESS)
+        self.east.put(OPERATOR)
         self.deaths = 0
+        self.probed: set[str] = set()  # the questions for which there was a pod
         self._connected()
 
     def _connected(self) -> None:
@@ -252,6 +259,7 @@ class Worlds:
                         webhook["clientConfig"]["caBundle"] = "CA"
                     server.put(each, manager="pilot-discovery")
             self._runs_istiod(server)
+            self._runs_probe(server)
 
     def _runs_istiod(self, server: Istiod) -> None:
         key = Key("v1", "Pod", SYSTEM, "istiod-0")
@@ -262,6 +270,19 @@ class Worlds:
             server.put({**pod, "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
         elif not wanted and key in server.objects:
             server.remove(key)
+
+    def _runs_probe(self, server: Istiod) -> None:
+        """A pod of the Deployment's newest template, while that is there."""
+        key, owner = Key("v1", "Pod", SYSTEM, "probe-0"), Key("apps/v1", "Deployment", SYSTEM, "meshwright-probe")
+        pod, deployment = server.objects.get(key), server.objects.get(owner)
+        template = deployment["spec"]["template"]["metadata"] if deployment else {}
+        if pod and pod["metadata"].get("annotations") != template.get("annotations"):
+            server.remove(key)
+            pod = None
+        if template and not pod:
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template, "name": key.name, "namespace": SYSTEM}}
+            server.put({**pod, "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+            self.probed.add(template["annotations"]["meshwright.dev/verifies"])
 
     # What is seen
 
@@ -331,6 +352,12 @@ def _kubeconfig() -> str:
 
 
 KUBECONFIG = _kubeconfig()
+OPERATOR: Json = {
+    "apiVersion": "apps/v1", "kind": "Deployment",
+    "metadata": {"name": "meshwright", "namespace": OPERATOR_NAMESPACE,
+                 "labels": {"app.kubernetes.io/name": "meshwright"}},
+    "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "operator", "image": "meshwright:1"}]}}},
+}  # fmt: skip
 API_ADDRESS: Json = {
     "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
     "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},

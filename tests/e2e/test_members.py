@@ -64,6 +64,43 @@ def test_both_clusters_are_ready_and_read_each_other(joined: Clusters) -> None:
     assert joined.east.condition(MESH, "ClustersJoined")["status"] == "True"
 
 
+def test_it_was_verified_by_traffic_before_it_was_ready(joined: Clusters) -> None:
+    status = joined.status(MESH)
+    assert {name: [(r["name"], r["passed"]) for r in each["reaches"]] for name, each in status.items()} == {
+        "east": [("west", True)],
+        "west": [("east", True)],
+    }
+    until(lambda: not any(probe_pods(each) for each in joined.all.values()), what="that the probes are gone")
+    assert all(each["proxies"] == 0 for each in joined.status(MESH).values())
+
+
+def probe_pods(cluster: Product) -> list[str]:
+    return cluster.kubectl(
+        "-n", SYSTEM, "get", "deploy,svc,pods", "-l", "app=meshwright-probe", "--output=name"
+    ).split()
+
+
+def test_traffic_that_does_not_pass_is_told_by_its_direction(joined: Clusters) -> None:
+    """The gateway of west takes no one in, though its API server answers."""
+    west = joined.backend.bed.clusters[1]
+    way_in = f"ip daddr {west.plan.load_balancer_cidr} tcp dport 15443"
+    rules = f"table inet shut {{ chain in {{ type filter hook prerouting priority -400; {way_in} drop; }}; }}"
+    west.enter("nft", rules)
+    try:
+        joined.east.kubectl("annotate", "mesh", MESH, "meshwright.dev/rotate-access=verify", "--overwrite")
+        until(lambda: joined.east.condition(MESH)["reason"] == "TrafficNotVerified", what="that it is told")
+        said = "requests from cluster east to west pass: "
+        until(lambda: said in joined.east.condition(MESH)["message"], what="which direction")
+        until(lambda: joined.status(MESH)["west"]["reaches"][0]["passed"], what="that the other direction passes")
+        (reach,) = joined.status(MESH)["east"]["reaches"]
+        assert not reach["passed"], reach
+        assert probe_pods(joined.west)
+    finally:
+        west.enter("nft", "delete table inet shut")
+    joined.east.wait_ready(MESH, seconds=90)
+    until(lambda: not any(probe_pods(each) for each in joined.all.values()), what="that the probes are gone")
+
+
 def test_from_each_side_both_versions_answer(shop: Clusters) -> None:
     for name, cluster in shop.all.items():
         until(lambda cluster=cluster: answered_by(cluster, "east", "west"), what=f"both answer a client in {name}")  # type: ignore[misc]

@@ -66,7 +66,7 @@ def test_pods_are_read_by_label_and_the_many_by_metadata_alone() -> None:
     client = Still()
     look(client, namespace="mesh", revision="canary")
     assert ("pods", "mesh", "app=istiod,istio.io/rev=canary", False) in client.listed
-    assert ("pods", "", "security.istio.io/tlsMode=istio", True) in client.listed
+    assert ("pods", "", SIDECAR, True) in client.listed
     assert ("horizontalpodautoscalers", "mesh", "", False) in client.listed  # few, and of one namespace
     assert ("pods", "", "security.istio.io/tlsMode!=istio", True) in client.listed
     assert ("namespaces", "", "", True) in client.listed

@@ -127,6 +127,48 @@ async def never_answers(worlds: Worlds) -> None:
     assert worlds.east.objects[MESH]["metadata"]["finalizers"] == []
 
 
+async def is_verified(worlds: Worlds) -> None:
+    """After each change once, by pods that are gone when it is ready; what fails is told, and holds it up."""
+    worlds.declare(EAST, WEST, verify="Traffic")
+    await worlds.rests()
+    assert_joined(worlds)
+    assert probes(worlds) == []
+    assert {name: [reach["name"] for reach in worlds.cluster(name)["reaches"]] for name in JOINED} == {
+        "east": ["west"], "west": ["east"],
+    }  # fmt: skip
+    assert len(worlds.probed) == 1
+    await worlds.rests()
+    assert len(worlds.probed) == 1
+    worlds.west.passes = False
+    worlds.declare(EAST, WEST, verify="Traffic", mtls="Strict")
+    await worlds.rests()
+    assert worlds.ready["reason"] == "TrafficNotVerified", worlds.ready
+    assert "from cluster west to east pass: timed out" in worlds.ready["message"]
+    (reach,) = worlds.cluster("west")["reaches"]
+    assert (reach["passed"], reach["message"], "lastPass" in reach) == (False, "timed out", True)
+    worlds.west.passes = True
+    await worlds.rests()
+    assert_joined(worlds)
+    assert len(worlds.probed) == 2
+    worlds.declare(EAST, WEST)
+    await worlds.rests()
+    assert probes(worlds) == []
+
+
+def probes(worlds: Worlds) -> list[str]:
+    return [each for each in worlds.end() if "meshwright-probe" in each]
+
+
+async def is_deleted_while_it_is_verified(worlds: Worlds) -> None:
+    worlds.east.passes = False
+    worlds.declare(EAST, WEST, verify="Traffic")
+    await worlds.rests()
+    assert len(probes(worlds)) == 6
+    worlds.delete()
+    await worlds.rests()
+    assert [each for each in worlds.end() if each.startswith("west")] == KEPT
+
+
 async def is_lost(worlds: Worlds) -> None:
     """Listed no more, it is waited for, until somebody says that it will never answer."""
     await joins(worlds)
@@ -164,6 +206,8 @@ STORIES: tuple[Story, ...] = (
     is_deleted,
     is_cut_off_in_the_middle,
     never_answers,
+    is_verified,
+    is_deleted_while_it_is_verified,
     is_lost,
     is_rebuilt,
 )

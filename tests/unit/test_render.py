@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
 from meshwright.cluster.mirror import mirror_of
 from meshwright.mesh.objects import Birth, Key, Manifest, Owner, Rendered, at_once, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
+from meshwright.mesh.verification import Probe
 from meshwright.render import templates
 from meshwright.render.objects import NOT_MADE_YET, render
 
@@ -733,7 +735,8 @@ def test_a_component_has_a_folder_and_no_template_is_forgotten() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(templates, "render", spy)
         patch.setattr(templates, "static", spy_static)
-        render(plane(**EVERYTHING), TRUST)
+        everything = plane(**EVERYTHING)
+        render(replace(everything, probe=Probe("operator:1", "0123", ("east", "west"))), TRUST)
     folder = files("meshwright").joinpath("templates")
     stored = {f"{room.name}/{file.name}" for room in folder.iterdir() if room.is_dir() for file in room.iterdir()}
     assert {path for path in stored if path.endswith((".j2", ".tpl"))} == used

@@ -15,7 +15,7 @@ from meshwright.api.meshinstall import MeshInstall
 from meshwright.mesh.checks import first_finding
 
 PACKAGE = REPOSITORY / "operator/meshwright"
-ROOMS = ("api", "mesh", "render", "keys", "cluster", "controller", "cli")
+ROOMS = ("api", "mesh", "render", "keys", "cluster", "controller", "cli", "probe")
 FOLDERS = (
     "crds", "templates", "manifests", "operator", "tests/unit", "tests/property", "tests/api", "tests/e2e",
     "tests/testbed", "docs", "examples",

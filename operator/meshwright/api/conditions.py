@@ -322,6 +322,15 @@ REASONS: dict[str, Reason] = {
             part=CLUSTERS_JOINED,
         ),
         Reason(
+            "TrafficNotVerified",
+            "False",
+            stalled=False,
+            means="With `spec.verify: Traffic`, requests from one cluster to another one do not all pass, or not yet.",
+            next_step="Wait some seconds; if it stays, look whether the one cluster reaches the address of the other's"
+            " east-west gateway on port 15443, and whether an AuthorizationPolicy there denies everything.",
+            part=CLUSTERS_JOINED,
+        ),
+        Reason(
             "ConfigurationNotInForce",
             "False",
             stalled=False,

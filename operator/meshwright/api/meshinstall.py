@@ -31,6 +31,8 @@ ANNOTATION_ISTIO_API = f"{GROUP}/istio-api"
 ANNOTATION_SIZE = f"{GROUP}/size"  # of a control plane, see mesh.resize
 ANNOTATION_REPLICAS = f"{GROUP}/replicas"  # who decides them, see mesh.replicas
 COMPONENT_GATEWAY = "gateway"  # a value of LABEL_COMPONENT
+COMPONENT_PROBE = "probe"  # another one, also of pods
+ANNOTATION_VERIFIES = f"{GROUP}/verifies"  # of such a pod, see mesh.verification
 # What people put on them, and on a MeshInstall.
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"  # "disabled": the object is left alone
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"  # "true": a mesh goes although sidecars still run
@@ -94,6 +96,11 @@ class Size(StrEnum):
 class TopologyModel(StrEnum):
     MULTI_NETWORK = "MultiNetwork"
     FLAT_NETWORK = "FlatNetwork"
+
+
+class Verify(StrEnum):
+    OFF = "Off"
+    TRAFFIC = "Traffic"
 
 
 class Mode(StrEnum):
@@ -506,6 +513,10 @@ class MeshSpec(Model):
     """Istio's MeshConfig, as in Istio's own documentation, checked against the fields and types of `spec.version`. What
     follows from other fields (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`,
     and what `dataPlane` and `observability` say) cannot be set here."""
+    verify: Verify = Verify.OFF
+    """`Traffic`: with several clusters, the mesh is ready only when requests pass from each to each other one. After
+    every change a small pod in each cluster, of the operator's image, asks the others, and is taken away when all
+    answered."""
     mode: Mode = Mode.APPLY
     """`Apply` carries out, `Plan` only computes what would change (a server-side dry run), `Paused` leaves everything
     as it is."""
@@ -625,6 +636,19 @@ class RemoteStatus(Model):
     """When the token ends with which it is read; it is renewed at half of its life."""
 
 
+class ReachStatus(Model):
+    name: str
+    """The other cluster."""
+    passed: StrictBool
+    """Whether requests to it passed when that was verified last."""
+    latency: Annotated[str, Field(max_length=32)] | None = None
+    """Median of those that passed, for example `3.1ms`."""
+    last_pass: str | None = None
+    """When they passed last."""
+    message: Annotated[str, Field(max_length=1024)] | None = None
+    """What went wrong with the newest that failed."""
+
+
 class ClusterStatus(Model):
     name: str
     """Name of the member cluster."""
@@ -636,6 +660,8 @@ class ClusterStatus(Model):
     """Why the cluster does not answer, and since when. What is said of it is what was known before."""
     remotes: list[RemoteStatus] | None = None
     """The other clusters as istiod here reads them."""
+    reaches: list[ReachStatus] | None = None
+    """With `spec.verify: Traffic`: whether requests from here reach the other clusters."""
     uid: str | None = None
     """UID of its namespace `kube-system`, which tells it from every other cluster."""
     joined: StrictBool | None = None
@@ -710,6 +736,9 @@ class MeshStatus(Model):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
     ] | None = None  # fmt: skip
     """With several clusters: what was checked before they are joined. One that fails is left as it is."""
+    verified: Annotated[str, Field(max_length=64)] | None = None
+    """With `spec.verify: Traffic`: a digest of what requests between all clusters passed for last. Once it changes,
+    that is verified again."""
     plan: PlanStatus | None = None
     """With `spec.mode: Plan`: what would change."""
 

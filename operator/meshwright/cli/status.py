@@ -200,6 +200,15 @@ def _joined(cluster: Json) -> Iterator[tuple[str, str]]:
     for number, remote in enumerate(cluster.get("remotes") or ()):
         ends = f", by a token until {remote['tokenExpires']}" if remote.get("tokenExpires") else ""
         yield "" if number else "reads", f"{remote['name']}: {remote['synced']} of istiod in sync{ends}"
+    for number, reach in enumerate(cluster.get("reaches") or ()):
+        yield "" if number else "reaches", f"{reach['name']}: {_reach(reach)}"
+
+
+def _reach(reach: Json) -> str:
+    if reach["passed"]:
+        return f"requests pass, {reach.get('latency', '?')} in the median, verified {reach.get('lastPass', '?')}"
+    last = f"; they did {reach['lastPass']}" if reach.get("lastPass") else ""
+    return f"requests fail: {reach.get('message', 'not all pass yet')}{last}"
 
 
 def _share(plane: Json) -> str:

@@ -63,13 +63,16 @@ from meshwright.mesh.observed import (
     Neighbour,
     Node,
     Observed,
+    ProbePod,
 )
 from meshwright.mesh.preflight import NEEDED, NEEDED_VERB
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
 from meshwright.mesh.trust import fingerprints
+from meshwright.mesh.verification import wanted
 
 TAG = "istio.io/tag"
+OPERATOR = "app.kubernetes.io/name=meshwright"
 SYSTEM = "kube-system"  # lives as long as its cluster, so its UID is that of the cluster
 NAMED_PROXIES = 10
 
@@ -118,8 +121,10 @@ async def gather(
     """
     mesh = with_leaving(MeshInstall.parse(manifest))
     members = mesh.spec.members
-    neighbours, *found = await together(
-        reader.list(MESH_INSTALL), *(_member(reader, mesh, each, others.get(each.name), now) for each in members)
+    neighbours, image, *found = await together(
+        reader.list(MESH_INSTALL),
+        _operator_image(reader) if wanted(mesh) else _no_text(),
+        *(_member(reader, mesh, each, others.get(each.name), now) for each in members),
     )
     return Observed(
         now=now,
@@ -128,6 +133,7 @@ async def gather(
         neighbours=tuple(_neighbour(each) for each in neighbours if each["metadata"]["name"] != mesh.name),
         clusters=tuple(each for each in found if isinstance(each, Cluster)),
         absent=tuple(each for each in found if isinstance(each, Absent)),
+        operator_image=image,
     )
 
 
@@ -169,6 +175,8 @@ async def _whole_cluster(reader: Reader, mesh: MeshInstall, name: str, now: dt.d
     nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
     if len(mesh.spec.members) > 1:
         cluster = await _identified(reader, mesh.spec, cluster)
+    if wanted(mesh):
+        cluster = replace(cluster, probes=await _probes(reader, mesh.spec, now))
     return replace(cluster, injection=injection, enrolled=enrolled, nodes=nodes)
 
 
@@ -187,6 +195,23 @@ async def _pod_ranges(reader: Reader) -> tuple[str, ...]:
     """Empty where Kubernetes does not hand them out, but the network's own plugin does."""
     nodes = await reader.list(NODE)
     return tuple(sorted({str(each) for node in nodes for each in (node.get("spec") or {}).get("podCIDRs") or ()}))
+
+
+async def _no_text() -> str:
+    return ""
+
+
+async def _operator_image(reader: Reader) -> str:
+    """What the operator is made of; empty where it runs outside of its cluster."""
+    deployments = await reader.list(DEPLOYMENT, labels=OPERATOR)
+    containers = [each for found in deployments for each in found["spec"]["template"]["spec"]["containers"]]
+    return next((each["image"] for each in containers if each["name"] == "operator"), "")
+
+
+async def _probes(reader: Reader, spec: MeshSpec, now: dt.datetime) -> tuple[ProbePod, ...]:
+    names = Names(spec.namespace, spec.revision)
+    pods = await reader.list(POD, spec.namespace, labels=selector_of(names.probe_selector))
+    return tuple(workloads.probe(each, now) for each in pods if stays(each))
 
 
 async def _nothing() -> tuple[str, ...]:

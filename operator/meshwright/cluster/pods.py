@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
+from meshwright.api.meshinstall import COMPONENT_PROBE, LABEL_COMPONENT
 from meshwright.mesh.enrolment import IMAGE, INJECT, INJECTION, OWN_IMAGE, REVISION, STATUS, Pod
 from meshwright.mesh.objects import Manifest, annotations_of, labels_of
 
 TLS_MODE = "security.istio.io/tlsMode"
-# Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext.
-SIDECAR = f"{TLS_MODE}=istio"
+# Every pod with a sidecar of ours carries it: without it other proxies would send it plaintext. Our own probe is
+# nobody's workload.
+SIDECAR = f"{TLS_MODE}=istio,{LABEL_COMPONENT}!={COMPONENT_PROBE}"
 NO_SIDECAR = f"{TLS_MODE}!=istio"
 
 LABELS = frozenset({TLS_MODE, INJECT, REVISION})

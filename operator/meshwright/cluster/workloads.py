@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from meshwright.api.meshinstall import (
     ANNOTATION_REPLICAS,
     ANNOTATION_SIZE,
+    ANNOTATION_VERIFIES,
     GROUP,
     LABEL_MESH,
     ResourceList,
@@ -22,7 +23,7 @@ from meshwright.cluster.kinds import DEPLOYMENT
 from meshwright.mesh import quantity
 from meshwright.mesh.enrolment import REVISION
 from meshwright.mesh.objects import Key, annotations_of, labels_of
-from meshwright.mesh.observed import Agents, GatewayPods, Istiod, Node, Trouble, Workload
+from meshwright.mesh.observed import Agents, GatewayPods, Istiod, Node, ProbePod, Trouble, Workload
 from meshwright.mesh.sizing import ROWS
 
 INJECTED = f"{GROUP}/injected"
@@ -140,6 +141,16 @@ def is_ready(pod: Manifest) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
     return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def probe(pod: Manifest, now: dt.datetime) -> ProbePod:
+    found = troubles(pod, now)
+    return ProbePod(
+        name=pod["metadata"]["name"],
+        verifies=annotations_of(pod).get(ANNOTATION_VERIFIES, ""),
+        ready=is_ready(pod),
+        trouble=": ".join(filter(None, (found[0].reason, found[0].message))) if found else "",
+    )
 
 
 def troubles(pod: Manifest, now: dt.datetime) -> list[Trouble]:

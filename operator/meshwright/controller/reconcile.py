@@ -38,6 +38,7 @@ from meshwright.controller.finalizers import set_finalizers
 from meshwright.controller.members import Member, Members, sources
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
+from meshwright.controller.verification import NOTHING, passages_from
 from meshwright.keys.remote import ensure_remote
 from meshwright.keys.trust import ensure_trust, look_at_trust
 from meshwright.mesh.desired import ControlPlane, Desired, decide
@@ -50,6 +51,7 @@ from meshwright.mesh.observed import Absent, Cluster, Observed, listed
 from meshwright.mesh.preflight import objections, preflight
 from meshwright.mesh.remotes import joining_findings, remote_intent
 from meshwright.mesh.trust import Trust, other_root
+from meshwright.mesh.verification import findings, question
 from meshwright.render.objects import render
 
 RESYNC = 15.0  # seconds between looks at a mesh that is as declared
@@ -177,6 +179,8 @@ class Reconciler:
                          for each in there))  # fmt: skip
         await together(*(self._ask(each, observed, attempt) for each in there))
         attempt.finding = _progress(attempt, sites)
+        if attempt.finding is None and any(each.plane.probe for each in sites):
+            attempt.verified = question(observed)
 
     async def _note(self, sites: Iterable[Site], attempt: Attempt) -> None:
         """Before anything is made in a member it is written down: whatever happens, it is to be left in order."""
@@ -270,8 +274,17 @@ class Reconciler:
         )
         attempt.replies[site.name] = replies
         found = _look(observed, site, replies, attempt.trusts.get(site.name), remotes)
+        found += await self._verify(site, observed, attempt)
         leaves = attempt.leaving.get(site.name)
         attempt.findings[site.name] = (*found, leaves) if leaves else found
+
+    async def _verify(self, site: Site, observed: Observed, attempt: Attempt) -> tuple[Finding, ...]:
+        """Whether requests from there reach the other clusters, as long as that is to be found out."""
+        probe, seen, trouble = site.plane.probe, NOTHING, ""
+        if probe:
+            seen, trouble = await passages_from(site.member.client, site.plane.names.namespace, site.cluster, probe)
+            attempt.passages[site.name] = seen
+        return tuple(findings(observed, site.cluster, probe, seen, trouble))
 
     def _proceed(self, mesh: MeshInstall) -> None:
         """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""

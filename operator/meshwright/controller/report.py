@@ -38,6 +38,7 @@ from meshwright.api.meshinstall import (
     Mode,
     PlanStatus,
     ProxyVersion,
+    ReachStatus,
     RemoteStatus,
     TrustStatus,
     WorkloadCertificates,
@@ -54,12 +55,13 @@ from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Absent, Cluster, Istiod, listed
 from meshwright.mesh.preflight import Result
 from meshwright.mesh.trust import Remote, Trust
+from meshwright.mesh.verification import Passage, wanted
 
 SEEN = (CONTROL_PLANE_READY, WEBHOOKS_CONFIGURED)  # parts that are judged also where nothing was decided
 NAMED_PLAN = 20
 NAMED_LEFT = 3
 NOTE_LIMIT = 1024  # bytes, not characters: the API server refuses a longer one
-POD_LIMIT, VERSION_LIMIT = 400, 128  # characters: pods say what they like
+POD_LIMIT, VERSION_LIMIT, FAILURE_LIMIT, LATENCY_LIMIT = 400, 128, 1024, 32  # characters: pods say what they like
 MESSAGE_LIMIT = 4096  # a condition may hold 32768; what people read in one line is far less
 
 
@@ -80,6 +82,8 @@ class Attempt:
     hindered: dict[str, Finding] = field(
         default_factory=dict
     )  # why a cluster is not as declared, and was not looked at
+    passages: dict[str, Mapping[str, Passage]] = field(default_factory=dict)  # requests to others, by whence
+    verified: str | None = None  # what requests between all clusters have just passed for
     checks: tuple[Result, ...] = ()  # whether the clusters can be joined
     joined: set[str] = field(default_factory=set)  # clusters in which something is about to be made
     leaving: dict[str, Finding] = field(default_factory=dict)  # who is still there in a cluster that is to leave
@@ -111,6 +115,7 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
         clusters_ready=f"{sum(cluster.ready for cluster in clusters)}/{max(len(clusters), 1)}",
         clusters=clusters,
         checks=_checks(attempt),
+        verified=(attempt.verified or before.verified) if wanted(mesh) else None,
         plan=_plan(attempt) if mesh.spec.mode is Mode.PLAN else None,
     )
     return status.model_dump(by_alias=True, exclude_none=True)
@@ -240,6 +245,7 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
         name=cluster.name,
         **_member(spec, cluster.name),
         remotes=_remotes(attempt, cluster.name, before),
+        reaches=_reaches(attempt, cluster.name, before, now),
         uid=cluster.uid or None,
         joined=before.joined or cluster.name in attempt.joined or None,
         ready=ours
@@ -285,6 +291,24 @@ def _remotes(attempt: Attempt, name: str, before: ClusterStatus) -> list[RemoteS
     }
     others = {each.name for each in attempt.mesh.spec.members} - {name}
     return [each for source, each in sorted((known | looked).items()) if source in others] or None
+
+
+def _reaches(attempt: Attempt, name: str, before: ClusterStatus, now: dt.datetime) -> list[ReachStatus] | None:
+    """What is not verified now is as it was verified last."""
+    if not wanted(attempt.mesh):
+        return None
+    known = {each.name: each for each in before.reaches or ()}
+    for other, passage in attempt.passages.get(name, {}).items():
+        last = known.get(other)
+        known[other] = ReachStatus(
+            name=other,
+            passed=passage.passed,
+            latency=None if passage.median_ms is None else f"{passage.median_ms:g}ms"[:LATENCY_LIMIT],
+            last_pass=timestamp(now) if passage.passed else last and last.last_pass,
+            message=None if passage.passed else passage.failure[:FAILURE_LIMIT] or None,
+        )
+    others = {each.name for each in attempt.mesh.spec.members} - {name}
+    return [each for other, each in sorted(known.items()) if other in others] or None
 
 
 def _absent(attempt: Attempt, absent: Absent) -> ClusterStatus:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode
-from meshwright.mesh import availability, checks, dataplane, locality, meshconfig, resize
+from meshwright.mesh import availability, checks, dataplane, locality, meshconfig, resize, verification
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
@@ -71,6 +71,7 @@ class ControlPlane:
     cni: CNIPlugin | None
     gateways: tuple[Gateway, ...]
     ejects: bool  # endpoints that fail, so that those of another locality are used
+    probe: verification.Probe | None  # which verifies that it reaches the other clusters
     resize: resize.Decision  # what became of the size that is asked for
 
 
@@ -169,6 +170,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         else None,
         gateways=tuple(gateways(cluster, spec, image=f"{image.hub}/pilot:{tag}")),
         ejects=locality.ejects(spec),
+        probe=verification.probe_of(observed),
         resize=size,
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+
+from meshwright.api.meshinstall import COMPONENT_PROBE, LABEL_COMPONENT
 
 DEFAULT_REVISION = "default"
 CNI_AGENT = "istio-cni-node"  # Istio's plugin and istiod know it by this name
 READER = "istio-reader-service-account"  # all revisions of a namespace share it
 CLUSTER_DOMAIN = "cluster.local"
+SERVICE_NAME_LIMIT = 63  # characters
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,19 @@ class Names:
     @property
     def locality(self) -> str:
         return self._with_revision("locality")
+
+    @property
+    def probe(self) -> str:
+        return self._with_revision("meshwright-probe")
+
+    def probe_of(self, cluster: str) -> str:
+        """The Service of the probe in a cluster."""
+        name = f"{self.probe}-{cluster}"
+        return name if len(name) <= SERVICE_NAME_LIMIT else f"probe-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+    @property
+    def probe_selector(self) -> dict[str, str]:
+        return {LABEL_COMPONENT: COMPONENT_PROBE, "istio.io/rev": self.revision}
 
     def cluster_role(self, base: str) -> str:
         return f"{self._with_revision(base)}-{self.namespace}"

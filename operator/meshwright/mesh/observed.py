@@ -157,6 +157,16 @@ class ApiServer:
 
 
 @dataclass(frozen=True)
+class ProbePod:
+    """The pod that verifies traffic from a cluster, see mesh.verification."""
+
+    name: str
+    verifies: str  # the question that it was made for
+    ready: bool
+    trouble: str = ""  # why it does not run
+
+
+@dataclass(frozen=True)
 class Absent:
     """A member cluster that could not be read: nothing is known of it, which is not to say that nothing is there."""
 
@@ -187,6 +197,7 @@ class Cluster:
     proxy_namespaces: Mapping[str, int] = field(default_factory=dict)  # the same, by namespace
     fleet: tuple[tuple[str, str], ...] = ()  # the same, each by namespace and name
     some_proxies: tuple[str, ...] = ()  # the first of them by name, as `namespace/name`
+    probes: tuple[ProbePod, ...] = ()
     api_server: ApiServer | None = None  # looked for only where another cluster is to read this one
     # What tells whether clusters go together; looked at only where there are several.
     uid: str = ""  # of the namespace kube-system
@@ -204,3 +215,4 @@ class Observed:
     neighbours: tuple[Neighbour, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     absent: tuple[Absent, ...] = ()
+    operator_image: str = ""  # looked for only where traffic is to be verified

@@ -11,6 +11,7 @@ from typing import Any
 from meshwright.api.meshinstall import (
     ANNOTATION_ISTIO_API,
     ANNOTATION_REPLICAS,
+    COMPONENT_PROBE,
     LABEL_COMPONENT,
     LABEL_MANAGED_BY,
     MANAGED_BY,
@@ -49,6 +50,9 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
 
     def remote(path: str) -> tuple[Rendered, ...]:
         return component("remote", path) if plane.joined else ()
+
+    def probe(path: str) -> tuple[Rendered, ...]:
+        return component(COMPONENT_PROBE, path) if plane.probe else ()
 
     def cni(path: str) -> tuple[Rendered, ...]:
         return component("cni", path) if plane.cni else ()
@@ -118,6 +122,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             ),
             after=deployments_serve,
         ),
+        Wave("probe", probe("probe/probe.yaml.j2"), after=deployments_serve),
     )  # fmt: skip
     return tuple(wave for wave in waves if wave.objects)
 
