@@ -123,7 +123,7 @@ class ObjectStore(Client):
     ) -> list[Manifest]:
         """Items of a list do not say their own kind."""
         self.listed.append((kind.plural, namespace, labels, metadata_only))
-        terms = [each.partition("=") for each in labels.split(",") if each]
+        terms = [each.partition("=") for each in f"{labels},{kind.labels}".split(",") if each]
         wanted = {(name, value) for name, _, value in terms if not name.endswith("!")}
         unwanted = {(name[:-1], value) for name, _, value in terms if name.endswith("!")}
         found = [

@@ -281,7 +281,8 @@ def rule(groups: list[str], resources: list[str], verbs: list[str]) -> Json:
 
 
 GROUPS = ["apps", "networking.istio.io", "policy", "autoscaling", "rbac.authorization.k8s.io",
-          "admissionregistration.k8s.io", "apiextensions.k8s.io", "security.istio.io", "meshwright.dev"]  # fmt: skip
+          "admissionregistration.k8s.io", "apiextensions.k8s.io", "security.istio.io", "meshwright.dev",
+          "discovery.k8s.io"]  # fmt: skip
 CORE = ["namespaces", "pods", "nodes", "services", "serviceaccounts", "configmaps"]
 
 

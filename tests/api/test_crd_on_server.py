@@ -63,6 +63,7 @@ def test_defaults(mesh: Mesh) -> None:
         "trustDomain": "cluster.local",
         "trust": {"deletionPolicy": "Retain"},
         "mtls": "Permissive",
+        "verify": "Off",
         "mode": "Apply",
         "meshConfig": {},
         "controlPlane": {

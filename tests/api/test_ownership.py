@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from api.world import NETWORKING, Cluster, Json, Mesh, Operator, Sent, networking_served, path_of_item
-from meshwright.cluster.kinds import OWNED
+from meshwright.cluster.kinds import OWNED, Kind
 from meshwright.mesh.objects import Key
 
 DISABLED = {"meshwright.dev/reconcile": "disabled"}
@@ -34,6 +34,7 @@ LEAST: dict[str, Json] = {
     "DaemonSet": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
     "DestinationRule": {"spec": {"host": "*.local"}},
     "Deployment": {"spec": {"selector": {"matchLabels": {"app": "stray"}}, "template": TEMPLATE}},
+    "EndpointSlice": {"addressType": "IPv4", "endpoints": []},
     "Gateway": {"spec": {"selector": {"app": "stray"}}},
     "HorizontalPodAutoscaler": {
         "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "stray"}},
@@ -61,6 +62,11 @@ def labels_of(mesh: Mesh) -> dict[str, str]:
         "meshwright.dev/mesh": mesh.name,
         "meshwright.dev/mesh-id": "cluster.local",
     }
+
+
+def labels_of_kind(kind: Kind) -> dict[str, str]:
+    """That tell our objects from those that Kubernetes makes of ours."""
+    return dict(each.split("=") for each in kind.labels.split(",") if each)
 
 
 def least(key: Key, **metadata: Json) -> Json:
@@ -96,7 +102,9 @@ async def test_every_object_says_whose_it_is(op: Operator, mesh: Mesh) -> None:
     await op.install(mesh)
     ours = labels_of(mesh) | {"meshwright.dev/mesh-id": "payments"}
     written = {path_of_item(item): item for item in mesh.objects()}
-    assert {item["kind"] for item in written.values()} == {*LEAST, "Namespace", "Secret"}
+    assert {item["kind"] for item in written.values()} == {*LEAST, "Namespace", "Secret"} - {
+        "EndpointSlice"
+    }  # of a remote cluster only
     for path, item in written.items():
         assert ours.items() <= item["metadata"]["labels"].items(), path
 
@@ -109,7 +117,10 @@ async def test_what_is_wanted_no_more_goes_as_it_was_seen(op: Operator, mesh: Me
     await op.install(mesh)
     before = {path_of_item(item) for item in mesh.objects()}
     keys = [Key(each.api_version, each.kind, mesh.namespace if each.namespaced else "", mesh.name) for each in OWNED]
-    strays = [mesh.cluster.create(least(key, labels=labels_of(mesh))).body["metadata"] for key in keys]
+    strays = [
+        mesh.cluster.create(least(key, labels=labels_of(mesh) | labels_of_kind(kind))).body["metadata"]
+        for key, kind in zip(keys, OWNED, strict=True)
+    ]
     await op.reconcile(mesh)
     deletes = [request for request in op.wire.sent if request.method == "DELETE"]
     assert [request.what for request in deletes] == [f"delete {key}" for key in keys]

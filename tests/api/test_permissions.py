@@ -34,13 +34,13 @@ from meshwright.api.errors import Forbidden
 from meshwright.cluster.kinds import (
     CRD,
     DAEMON_SET,
-    ENDPOINT_SLICE,
     EVENT,
     GATEWAY_CLASS,
     LEASE,
     MESH_INSTALL,
     NAMESPACE,
     NODE,
+    OWN_ENDPOINT_SLICE,
     OWNED,
     POD,
     SECRET,
@@ -296,8 +296,11 @@ async def test_secrets_elsewhere_are_out_of_its_hands(cluster: Cluster, account:
 
 # -- one less: reading, and changing what is there
 
+# Of a cluster that another one's istiod serves; here, what is left of one is taken away.
+HERE = [kind for kind in OWNED if kind is not OWN_ENDPOINT_SLICE]
 LOOK = [
-    *(of(kind, verb) for kind in OWNED for verb in ("get", "list", "patch")),
+    *(of(kind, verb) for kind in HERE for verb in ("get", "list", "patch")),
+    of(OWN_ENDPOINT_SLICE, "list"),
     *(of(CRD, verb) for verb in ("get", "list", "patch")),
     *(of(NAMESPACE, verb) for verb in ("get", "patch")),
     *(of(kind, "list") for kind in (POD, NAMESPACE, MESH_INSTALL)),
@@ -322,7 +325,7 @@ async def test_when_it_has_them_all_again(account: Account, installed: Mesh) -> 
 # -- one less: making what is gone
 
 
-@pytest.mark.parametrize("kind", OWNED, ids=lambda kind: kind.plural)
+@pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.plural)
 async def test_an_object_that_it_may_not_create(
     cluster: Cluster, account: Account, installed: Mesh, kind: Kind
 ) -> None:
@@ -416,8 +419,8 @@ async def test_its_own_address_that_it_may_not_look_up(cluster: Cluster, account
     mesh.create(clusters=[{"name": "primary"}, {"name": "west", "kubeconfigSecret": "nothing"}])
     account.bind(mesh.namespace)
     async with operator(account.kubeconfig) as op:
-        with account.without(of(ENDPOINT_SLICE, "list")):
-            await refused(op, mesh, of(ENDPOINT_SLICE, "list"))
+        with account.without(of(OWN_ENDPOINT_SLICE, "list")):
+            await refused(op, mesh, of(OWN_ENDPOINT_SLICE, "list"))
             assert op.wire.writes() == []
         await op.reconcile(mesh)
         (west,) = [each for each in mesh.status["clusters"] if each["name"] == "west"]
@@ -444,9 +447,20 @@ async def test_access_that_it_may_not_give(cluster: Cluster, account: Account, i
 # -- one less: taking away what is wanted no more
 
 
+def slice_of(mesh: Mesh) -> Json:
+    """As a cluster has it that another one's istiod serves."""
+    labels = {"app.kubernetes.io/managed-by": "meshwright", "meshwright.dev/mesh-id": "cluster.local"}
+    return {
+        "apiVersion": OWN_ENDPOINT_SLICE.api_version, "kind": OWN_ENDPOINT_SLICE.kind, "addressType": "IPv4",
+        "endpoints": [],
+        "metadata": {"namespace": mesh.namespace,
+                     "labels": {**labels, "endpointslice.kubernetes.io/managed-by": "meshwright"}},
+    }  # fmt: skip
+
+
 def stray(mesh: Mesh, kind: Kind, *, like: Mesh | None = None) -> Json:
     """An object of the mesh that nothing renders (any more), made after one of the mesh `like`, or its own."""
-    (model, *_) = own_objects(like or mesh, kind)
+    model = next(iter(own_objects(like or mesh, kind)), None) or slice_of(mesh)
     labels = {name: text for name, text in model["metadata"]["labels"].items() if "meshwright" in text + name}
     labels |= {"meshwright.dev/mesh": mesh.name}
     metadata = {"name": f"stray-{mesh.name}", "labels": labels}
@@ -561,7 +575,8 @@ async def test_a_removal_without_a_verb(cluster: Cluster, account: Account, inst
     mesh.create(trust={"deletionPolicy": "Delete"}, **NETWORKING)
     account.bind(mesh.namespace)
     rows = [  # in the order in which it comes to them
-        *((of(kind, verb), "") for kind in OWNED for verb in ("list", "delete")),
+        *((of(kind, verb), "") for kind in HERE for verb in ("list", "delete")),
+        (of(OWN_ENDPOINT_SLICE, "list"), ""),
         (of(GATEWAY_CLASS, "list"), ""),
         (of(LEASE, "list"), ""),
         (of(LEASE, "delete"), mesh.namespace),
@@ -718,7 +733,7 @@ TESTED_ALONE = {
     of(EVENT, "create"),
     *(of(kind, "create") for kind in (CRD, NAMESPACE)),
     of(NODE, "list"),
-    of(ENDPOINT_SLICE, "list"),
+    *(of(OWN_ENDPOINT_SLICE, verb) for verb in ("get", "patch", "create")),  # where there is a remote cluster
     ASK[0],
 }
 NOT_TESTED = {of(MESH_INSTALL, "watch")}  # kopf's

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshes import plane
 from meshwright.mesh.enrolment import Pod, Verdict, asks_for, judge, report
 from meshwright.mesh.names import Names
 from meshwright.mesh.selectors import selects
@@ -79,7 +80,9 @@ NAMES = st.sampled_from(["apps", *IGNORED])
 @cache
 def webhooks(revision: str) -> tuple[Json, ...]:
     """As they are rendered; those of a tag are the same with its name."""
-    (configuration,) = templates.render("webhooks/mutating.yaml.j2", names=Names("istio-system", revision))
+    (configuration,) = templates.render(
+        "webhooks/mutating.yaml.j2", names=Names("istio-system", revision), plane=plane()
+    )
     return tuple(configuration["webhooks"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,12 @@ def test_the_reasons_of_parts_that_are_well_are_none_of_the_others() -> None:
     assert not {part.well for part in PARTS} & set(REASONS)
 
 
+PRIMARY: dict[str, Any] = {
+    "clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west", "primary": "primary"}],
+}  # fmt: skip
+
+
 def test_what_the_template_sets_is_what_a_person_may_not_set() -> None:
-    (container,) = one(rendered(), "Deployment")["spec"]["template"]["spec"]["containers"]
+    objects = [each for each in rendered(**PRIMARY) if each.key.name == "istiod"]
+    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert tuple(sorted(each["name"] for each in container["env"])) == COMPUTED_ENV

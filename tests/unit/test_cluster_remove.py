@@ -29,7 +29,8 @@ ROOT = hashlib.sha256(b"our root").hexdigest()
 
 def of(kind: Kind, name: str, *, owner: Owner | None = OWNER, **metadata: Any) -> Manifest:
     place = {"namespace": "istio-system"} if kind.namespaced else {}
-    labels = owner.labels if owner else {}
+    own = dict(each.split("=") for each in kind.labels.split(",") if each)
+    labels = {**owner.labels, **own} if owner else {}
     head = {"name": name, **place, "labels": labels, **metadata}
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": head}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.world import short_istio_api
-from two_worlds import EAST, MESH, SYSTEM, WEST, Fate, Worlds
+from two_worlds import EAST, GATEWAY, MESH, SYSTEM, WEST, Fate, Worlds
 
 Json = dict[str, Any]
 Story = Callable[[Worlds], Coroutine[Any, Any, None]]
@@ -127,6 +127,30 @@ async def never_answers(worlds: Worlds) -> None:
     assert worlds.east.objects[MESH]["metadata"]["finalizers"] == []
 
 
+async def is_served_by_another(worlds: Worlds) -> None:
+    """No istiod, no CA: what is there leads to the istiod of the primary, which reads it."""
+    remote = {**WEST, "primary": "east"}
+    worlds.declare(EAST, remote)
+    await worlds.rests()
+    assert worlds.ready["reason"] == "Installed", worlds.ready
+    assert (worlds.east.reads, worlds.west.reads) == (("west",), ())
+    assert "west Secret istio-system/cacerts" not in worlds.end()
+    assert {key.name for key in worlds.west.objects if key.kind == "Deployment"} == {GATEWAY}
+    slices = worlds.west.one("EndpointSlice", "istiod-ipv4")
+    assert [each["addresses"] for each in slices["endpoints"]] == [["192.0.2.9"]]
+    environment = worlds.east.one("Deployment", "istiod")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "EXTERNAL_ISTIOD", "value": "true"} in environment
+    assert (worlds.cluster("west")["primary"], worlds.cluster("west")["ready"]) == ("east", True)
+    worlds.declare(EAST, WEST)  # an istiod of its own, while the other's serves it
+    await worlds.rests()
+    assert worlds.ready["reason"] == "InvalidSpec", worlds.ready
+    worlds.declare(EAST)
+    await worlds.rests()
+    assert worlds.ready["reason"] == "Installed", worlds.ready
+    assert [each for each in worlds.end() if each.startswith("west")] == []
+    assert ("Service", "istiod-remotes") not in {(key.kind, key.name) for key in worlds.east.objects}
+
+
 async def is_verified(worlds: Worlds) -> None:
     """After each change once, by pods that are gone when it is ready; what fails is told, and holds it up."""
     worlds.declare(EAST, WEST, verify="Traffic")
@@ -206,6 +230,7 @@ STORIES: tuple[Story, ...] = (
     is_deleted,
     is_cut_off_in_the_middle,
     never_answers,
+    is_served_by_another,
     is_verified,
     is_deleted_while_it_is_verified,
     is_lost,

@@ -14,7 +14,7 @@ import jinja2
 import pytest
 import yaml
 
-from meshes import NOW, TRUST, VERSION, cluster, istiod, one, plane, rendered, waves
+from meshes import NOW, TRUST, VERSION, cluster, istiod, mesh, observed, one, plane, rendered, waves
 from meshwright.api.errors import TemplateError
 from meshwright.api.meshinstall import (
     ANNOTATION_ISTIO_API,
@@ -26,6 +26,7 @@ from meshwright.api.meshinstall import (
 )
 from meshwright.cluster.kinds import CRD, NAMESPACE, OWNED
 from meshwright.cluster.mirror import mirror_of
+from meshwright.mesh.desired import ControlPlane, decide
 from meshwright.mesh.objects import Birth, Key, Manifest, Owner, Rendered, at_once, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.mesh.verification import Probe
@@ -46,6 +47,9 @@ EVERYTHING: Json = {
     "dataPlane": {"cni": "Enabled"}, "gateways": [{"name": "in"}],
     "clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west"}],
 }  # fmt: skip
+PRIMARY: Json = {
+    "clusters": [{"name": "primary"}, {"name": "west", "kubeconfigSecret": "west", "primary": "primary"}],
+}  # fmt: skip
 # Every pod template's or webhook's way to a selector that others must match.
 SERVING_PORTS = {15010, 15012, 15014, 15017}
 
@@ -54,6 +58,12 @@ SERVING_PORTS = {15010, 15012, 15014, 15017}
 def objects(request: pytest.FixtureRequest) -> list[Rendered]:
     spec: Json = request.param
     return rendered(**spec)
+
+
+def remote_plane(*addresses: str) -> ControlPlane:
+    """Of west, which the istiod of primary serves."""
+    seen = (cluster(name="primary", entry=addresses), cluster(name="west"))
+    return decide(observed(mesh(**PRIMARY), clusters=seen)).control_planes[1]
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -168,7 +178,8 @@ def test_every_kind_is_one_that_is_removed_again_or_stays_by_intent(objects: lis
 
 
 def test_nothing_is_in_the_table_of_kinds_that_is_never_rendered() -> None:
-    made = {(each.key.api_version, each.key.kind) for each in rendered(**EVERYTHING)}
+    objects = [*rendered(**EVERYTHING), *(each for wave in render(remote_plane(), TRUST) for each in wave.objects)]
+    made = {(each.key.api_version, each.key.kind) for each in objects}
     assert {(kind.api_version, kind.kind) for kind in OWNED} <= made
 
 
@@ -736,7 +747,40 @@ def test_a_component_has_a_folder_and_no_template_is_forgotten() -> None:
         patch.setattr(templates, "render", spy)
         patch.setattr(templates, "static", spy_static)
         everything = plane(**EVERYTHING)
+        render(remote_plane(), TRUST)
+        rendered(**PRIMARY)
         render(replace(everything, probe=Probe("operator:1", "0123", ("east", "west"))), TRUST)
     folder = files("meshwright").joinpath("templates")
     stored = {f"{room.name}/{file.name}" for room in folder.iterdir() if room.is_dir() for file in room.iterdir()}
     assert {path for path in stored if path.endswith((".j2", ".tpl"))} == used
+
+
+def test_a_remote_cluster_has_no_istiod_and_finds_that_of_its_primary_by_the_usual_name() -> None:
+    objects = [each for wave in render(remote_plane("192.0.2.7", "2001:db8::7"), TRUST) for each in wave.objects]
+    found = {(each.key.kind, each.key.name): each.manifest for each in objects}
+    assert {name for kind, name in found if kind == "Deployment"} == {"istio-eastwestgateway"}
+    assert "selector" not in found["Service", "istiod"]["spec"]
+    ports = {each["name"]: each["targetPort"] for each in found["Service", "istiod"]["spec"]["ports"]}
+    for name, family, address in (("istiod-ipv4", "IPv4", "192.0.2.7"), ("istiod-ipv6", "IPv6", "2001:db8::7")):
+        manifest = found["EndpointSlice", name]
+        assert manifest["addressType"] == family
+        assert [each["addresses"] for each in manifest["endpoints"]] == [[address]]
+        assert {each["name"]: each["port"] for each in manifest["ports"]} == ports
+    webhooks = found["MutatingWebhookConfiguration", "istio-sidecar-injector"]["webhooks"]
+    assert {each["clientConfig"]["service"]["path"] for each in webhooks} == {"/inject/cluster/west/net/west"}
+    annotations = found["Namespace", "istio-system"]["metadata"]["annotations"]
+    assert annotations == {"topology.istio.io/controlPlaneClusters": "primary"}
+    kinds = {kind for kind, _ in found}
+    assert not {"ConfigMap", "PeerAuthentication", "Gateway", "ValidatingWebhookConfiguration"} & kinds
+
+
+def test_a_primary_lets_its_remotes_in_as_its_gateway_lets_in_the_others() -> None:
+    service = {"type": "NodePort", "externalIPs": ["192.0.2.9"], "annotations": {"a": "b"}}
+    spec = {**PRIMARY, "topology": {"eastWestGateway": {"service": service}}}
+    (entry,) = (each.manifest for each in rendered(**spec) if each.key.name == "istiod-remotes")
+    assert entry["spec"]["type"] == "NodePort"
+    assert entry["spec"]["externalIPs"] == ["192.0.2.9"]
+    assert entry["metadata"]["annotations"] == {"a": "b"}
+    assert {each["port"] for each in entry["spec"]["ports"]} == {15012, 15017}
+    (istiod,) = (each for each in rendered() if each.key.kind == "Service")
+    assert entry["spec"]["selector"] == istiod.manifest["spec"]["selector"]

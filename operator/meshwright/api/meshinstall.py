@@ -54,8 +54,8 @@ PORT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # istiod's environment variables that follow from other fields: setting one by hand would make it disagree with
 # the rest of the mesh.
 COMPUTED_ENV = (
-    "CA_TRUSTED_NODE_ACCOUNTS", "CLUSTER_ID", "GOMAXPROCS", "ISTIO_MULTIROOT_MESH", "KUBECONFIG", "PILOT_CERT_PROVIDER",
-    "POD_NAME", "POD_NAMESPACE", "REVISION", "SERVICE_ACCOUNT",
+    "CA_TRUSTED_NODE_ACCOUNTS", "CLUSTER_ID", "EXTERNAL_ISTIOD", "GOMAXPROCS", "ISTIO_MULTIROOT_MESH", "KUBECONFIG",
+    "PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "REVISION", "SERVICE_ACCOUNT",
 )  # fmt: skip
 
 
@@ -398,6 +398,9 @@ class MemberCluster(Model):
     whose name is `clusterName`, has none. If it is not listed, it has no control plane of this mesh."""
     network: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
     """Network of its pods. Unset: the cluster's name. Only for `MultiNetwork`."""
+    primary: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] | None = None
+    """The listed cluster whose istiod serves this one, which then has none of its own, and takes its policies from
+    there. It is chosen when the cluster is joined. Unset: the cluster has an istiod of its own."""
     server: Annotated[str, Field(max_length=512, pattern=r"^https://[^\s/?#@]+$")] | None = None
     """Its API server as the pods of the other clusters reach it, such as `https://10.0.0.1:6443`. Unset: that of the
     kubeconfig; of the operator's own cluster, the address in EndpointSlice `default/kubernetes`."""
@@ -525,6 +528,10 @@ class MeshSpec(Model):
     def members(self) -> tuple[MemberCluster, ...]:
         """Every cluster of the mesh; without `clusters`, the operator's own."""
         return tuple(self.clusters) or (MemberCluster(name=self.cluster_name),)
+
+    def primary(self, cluster: str) -> str:
+        """The cluster whose istiod serves this one; empty where it has its own."""
+        return next((each.primary for each in self.clusters if each.name == cluster and each.primary), "")
 
     def network(self, cluster: str) -> str:
         """Of the pods of a cluster; empty where all pods of the mesh reach each other."""
@@ -654,6 +661,8 @@ class ClusterStatus(Model):
     """Name of the member cluster."""
     network: str | None = None
     """Network of its pods."""
+    primary: str | None = None
+    """The cluster whose istiod serves this one."""
     kubeconfig_secret: str | None = None
     """Secret in the operator's namespace that leads to it."""
     away: Annotated[str, Field(max_length=4096)] | None = None

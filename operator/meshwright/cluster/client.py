@@ -351,7 +351,8 @@ def _options(field_manager: str, *, dry_run: bool) -> str:
 
 
 def _selectors(kind: Kind, labels: str) -> dict[str, str]:
-    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", kind.fields)) if text}
+    wanted = ",".join(filter(None, (labels, kind.labels)))
+    return {name: text for name, text in (("labelSelector", wanted), ("fieldSelector", kind.fields)) if text}
 
 
 def _name(kind: Kind, namespace: str, name: str) -> str:

@@ -66,6 +66,7 @@ from meshwright.mesh.observed import (
     ProbePod,
 )
 from meshwright.mesh.preflight import NEEDED, NEEDED_VERB
+from meshwright.mesh.primaries import primaries
 from meshwright.mesh.resize import resize_due
 from meshwright.mesh.selectors import selects
 from meshwright.mesh.trust import fingerprints
@@ -175,6 +176,8 @@ async def _whole_cluster(reader: Reader, mesh: MeshInstall, name: str, now: dt.d
     nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
     if len(mesh.spec.members) > 1:
         cluster = await _identified(reader, mesh.spec, cluster)
+    if name in primaries(mesh.spec):
+        cluster = replace(cluster, entry=await _entry(reader, mesh.spec))
     if wanted(mesh):
         cluster = replace(cluster, probes=await _probes(reader, mesh.spec, now))
     return replace(cluster, injection=injection, enrolled=enrolled, nodes=nodes)
@@ -206,6 +209,11 @@ async def _operator_image(reader: Reader) -> str:
     deployments = await reader.list(DEPLOYMENT, labels=OPERATOR)
     containers = [each for found in deployments for each in found["spec"]["template"]["spec"]["containers"]]
     return next((each["image"] for each in containers if each["name"] == "operator"), "")
+
+
+async def _entry(reader: Reader, spec: MeshSpec) -> tuple[str, ...]:
+    service = await reader.get(SERVICE, Names(spec.namespace, spec.revision).remotes, spec.namespace)
+    return workloads.addresses(service)
 
 
 async def _probes(reader: Reader, spec: MeshSpec, now: dt.datetime) -> tuple[ProbePod, ...]:

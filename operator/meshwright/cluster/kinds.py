@@ -12,6 +12,7 @@ class Kind(NamedTuple):
     kind: str
     plural: str
     namespaced: bool
+    labels: str = ""  # a label selector, and
     fields: str = ""  # a field selector, for a kind of which only some objects are of use
 
     @property
@@ -45,6 +46,8 @@ DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets", namespaced=True)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", namespaced=True)
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespaced=True)
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", namespaced=True)
+# Kubernetes puts the labels of a Service on the slices that it makes: ours on those, too.
+OWN_ENDPOINT_SLICE = ENDPOINT_SLICE._replace(labels="endpointslice.kubernetes.io/managed-by=meshwright")
 GATEWAY_CLASS = Kind("gateway.networking.k8s.io/v1", "GatewayClass", "gatewayclasses", namespaced=False)
 EVENT = Kind("events.k8s.io/v1", "Event", "events", namespaced=True)
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", namespaced=True)
@@ -70,6 +73,7 @@ OWNED = (
     Kind("networking.istio.io/v1", "DestinationRule", "destinationrules", namespaced=True),
     BUDGET,
     SERVICE,
+    OWN_ENDPOINT_SLICE,
     CONFIG_MAP,
     Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
     Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
@@ -80,7 +84,7 @@ OWNED = (
 
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
-    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS, ENDPOINT_SLICE)
+    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS)
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from meshwright.mesh.objects import Owner, Step, selector_of
 from meshwright.mesh.observed import Istiod
 from meshwright.mesh.observed import pods as counted
 from meshwright.mesh.ownership import owns
+from meshwright.mesh.primaries import CONTROL_PLANE_CLUSTERS
 
 WEBHOOKS = (MUTATING_WEBHOOK, VALIDATING_WEBHOOK)
 RUNNING = (AUTOSCALER, DEPLOYMENT, DAEMON_SET)
@@ -84,9 +85,10 @@ async def _delete(client: Client, kinds: Iterable[Kind], owner: Owner, proceed: 
 
 
 async def _give_back(client: Client, names: Names, proceed: Callable[[], None]) -> None:
-    """The namespace stays, without the label of ours that says which network its pods are in."""
+    """The namespace stays, without what of ours says which network its pods are in, and whose istiod serves them."""
     namespace = await client.get(NAMESPACE, names.namespace)
-    if namespace and owns(namespace, MANAGER, ("metadata", "labels", NETWORK)):
+    ours = (("metadata", "labels", NETWORK), ("metadata", "annotations", CONTROL_PLANE_CLUSTERS))
+    if namespace and any(owns(namespace, MANAGER, each) for each in ours):
         proceed()
         bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names.namespace}}
         await client.apply(NAMESPACE, bare, field_manager=MANAGER)

@@ -51,7 +51,7 @@ def gateway(manifest: Manifest, service: Manifest | None, pods: list[Manifest], 
     return GatewayPods(
         **_workload(manifest),
         injected=((manifest["spec"].get("template") or {}).get("metadata", {}).get("annotations") or {}).get(INJECTED),
-        addresses=_addresses(service),
+        addresses=addresses(service),
         troubles=tuple(trouble for pod in pods for trouble in troubles(pod, now)),
     )
 
@@ -114,7 +114,7 @@ def _resources(pod_spec: Manifest) -> Resources | None:
     })  # fmt: skip
 
 
-def _addresses(service: Manifest | None) -> tuple[str, ...]:
+def addresses(service: Manifest | None) -> tuple[str, ...]:
     """Where it is reached from outside: external addresses, and what a load balancer gave it (IPs or host names)."""
     external = ((service or {}).get("spec") or {}).get("externalIPs") or ()
     ingress = (((service or {}).get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()

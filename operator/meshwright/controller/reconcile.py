@@ -49,6 +49,7 @@ from meshwright.mesh.membership import forgotten, is_joined, leaving, still_used
 from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Absent, Cluster, Observed, listed
 from meshwright.mesh.preflight import objections, preflight
+from meshwright.mesh.primaries import obstacles
 from meshwright.mesh.remotes import joining_findings, remote_intent
 from meshwright.mesh.trust import Trust, other_root
 from meshwright.mesh.verification import findings, question
@@ -159,7 +160,7 @@ class Reconciler:
             for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True)
             if isinstance(member := members[cluster.name], Member)
         ]
-        attempt.hindered |= objections(observed, attempt.checks, leavers)
+        attempt.hindered |= obstacles(observed) | objections(observed, attempt.checks, leavers)
         for site in [each for each in sites if each.name in leavers and not plan]:
             await self._guarded(self._see_off(site, sites, observed, attempt, proceed), site, attempt)
         if not plan and (lost := forgotten(observed, leavers)):
@@ -169,8 +170,13 @@ class Reconciler:
         sites = [each for each in sites if each.name not in attempt.hindered and each.name not in attempt.departed]
         if not plan:
             await self._note(sites, attempt)
-        await together(*(self._guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
-                         for each in sites))  # fmt: skip
+        # What runs in a remote cluster rests on the trust of its primary.
+        own, remote = ([each for each in sites if bool(each.plane.primary) is has] for has in (False, True))
+        for group in (own, remote):
+            await together(*(
+                self._guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
+                for each in group
+            ))  # fmt: skip
         if plan:
             attempt.finding = _planned(attempt)
             return
@@ -239,8 +245,13 @@ class Reconciler:
         # Before anything is written: does it render, are our places free, does nobody trust another root?
         found = await applier.survey(render(plane, trust=None), plane.owner)
         _check_replicas(found.live, plane, site.cluster)
-        trust = await self._trust(observed, site, proceed, write=not plan)
-        if trust:
+        if plane.primary:
+            trust = attempt.trusts.get(plane.primary)
+            if trust is None and not plan:  # without its root, gateways would be rolled out for nothing
+                text = f"cluster {site.name}: its primary {plane.primary} is not as declared: it is left as it is"
+                attempt.hindered[site.name] = Finding("MemberNotReady", text)
+                return
+        elif trust := await self._trust(observed, site, proceed, write=not plan):
             attempt.trusts[site.name] = trust
         outcome = await applier.apply(render(plane, trust), found, plane.owner, dry_run=plan, proceed=proceed)
         if plan:  # what runs is not judged by what is only thought of
@@ -253,6 +264,8 @@ class Reconciler:
         self, site: Site, there: Iterable[Site], observed: Observed, attempt: Attempt, proceed: Proceed
     ) -> None:
         """Makes a cluster's istiods able to read the others, and keeps them so."""
+        if site.plane.primary:
+            return  # no istiod is there that would read
         replies = site.member.inquiry.last(observed.mesh.name, site.name)
         for other in there:
             if other is site:
@@ -384,7 +397,7 @@ def _look(
         plane.resize.finding,
         *cluster_findings(
             site.cluster, plane.names, replicas=plane.replicas.replicas, gateways=plane.gateways,
-            cni=plane.cni is not None,
+            cni=plane.cni is not None, primary=plane.primary,
         ),
         *joining_findings(spec, site.cluster, plane, replies, remotes),
     )  # fmt: skip

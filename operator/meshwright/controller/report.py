@@ -198,7 +198,8 @@ def _unasked(attempt: Attempt) -> str:
 def _is_ours(attempt: Attempt) -> bool:
     """Whether what runs in every cluster is this mesh's."""
     names = Names(attempt.mesh.spec.namespace, attempt.mesh.spec.revision)
-    istiods = [own_istiod(each, names) for each in attempt.clusters]
+    spec = attempt.mesh.spec
+    istiods = [own_istiod(each, names) for each in attempt.clusters if not spec.primary(each.name)]
     return bool(istiods) and all(each and each.owner == attempt.mesh.name for each in istiods)
 
 
@@ -216,7 +217,12 @@ def _all_findings(attempt: Attempt) -> list[Finding]:
         return [each for findings in attempt.findings.values() for each in findings]
     # Nothing was decided, but what runs was seen.
     names = Names(attempt.mesh.spec.namespace, attempt.mesh.spec.revision)
-    return [each for cluster in attempt.clusters for each in cluster_findings(cluster, names, replicas=None)]
+    primary = attempt.mesh.spec.primary
+    return [
+        each
+        for cluster in attempt.clusters
+        for each in cluster_findings(cluster, names, replicas=None, primary=primary(cluster.name))
+    ]
 
 
 def _since(before: Condition | None, status: str, now: dt.datetime) -> str:
@@ -232,18 +238,20 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
     names = Names(spec.namespace, spec.revision)
     istiod = own_istiod(cluster, names)
     trust = attempt.trusts.get(cluster.name)
-    ours = istiod is not None and istiod.owner == attempt.mesh.name  # another's, in our place, is not this mesh's
+    primary = spec.primary(cluster.name)
+    # Another's istiod, in our place, is not this mesh's; a remote cluster has none.
+    ours = bool(primary) or (istiod is not None and istiod.owner == attempt.mesh.name)
     outcome = attempt.outcomes.get(cluster.name)
     none = ClusterStatus(name=cluster.name)
     before = next((each for each in attempt.mesh.status.clusters if each.name == cluster.name), none)
     findings = attempt.findings.get(cluster.name)
     if findings is None:  # nothing was decided: as it runs
-        findings = cluster_findings(cluster, names, replicas=None)
+        findings = cluster_findings(cluster, names, replicas=None, primary=primary)
     made = FINALIZER in attempt.mesh.finalizers  # else its proxies are somebody else's, who has the same revision
     replies = attempt.replies.get(cluster.name)
     return ClusterStatus(
         name=cluster.name,
-        **_member(spec, cluster.name),
+        **_member(spec, cluster.name, before),
         remotes=_remotes(attempt, cluster.name, before),
         reaches=_reaches(attempt, cluster.name, before, now),
         uid=cluster.uid or None,
@@ -276,9 +284,11 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
     )  # fmt: skip
 
 
-def _member(spec: MeshSpec, name: str) -> dict[str, Any]:
+def _member(spec: MeshSpec, name: str, before: ClusterStatus) -> dict[str, Any]:
+    """The primary is the one with which it was joined: another one is refused."""
     secret = next((each.kubeconfig_secret for each in spec.members if each.name == name), None)
-    return {"network": spec.network(name) or None, "kubeconfig_secret": secret}
+    network, primary = spec.network(name), before.primary if before.joined else spec.primary(name)
+    return {"network": network or None, "primary": primary or None, "kubeconfig_secret": secret}
 
 
 def _remotes(attempt: Attempt, name: str, before: ClusterStatus) -> list[RemoteStatus] | None:
@@ -315,7 +325,10 @@ def _absent(attempt: Attempt, absent: Absent) -> ClusterStatus:
     """What was known of it, and why nothing is known now."""
     none = ClusterStatus(name=absent.name)
     before = next((each for each in attempt.mesh.status.clusters if each.name == absent.name), none)
-    news = _member(attempt.mesh.spec, absent.name) | {"ready": False, "away": absent.why.message[:MESSAGE_LIMIT]}
+    news = _member(attempt.mesh.spec, absent.name, before) | {
+        "ready": False,
+        "away": absent.why.message[:MESSAGE_LIMIT],
+    }
     return before.model_copy(update=news)
 
 

@@ -9,7 +9,17 @@ import re
 from collections.abc import Callable
 
 from meshwright.api.meshinstall import COMPUTED_ENV, ENV_NAME, Size, TopologyModel
-from meshwright.mesh import availability, dataplane, gateways, locality, meshconfig, meshschema, sizing, versions
+from meshwright.mesh import (
+    availability,
+    dataplane,
+    gateways,
+    locality,
+    meshconfig,
+    meshschema,
+    primaries,
+    sizing,
+    versions,
+)
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.observed import Observed, named
 
@@ -71,6 +81,8 @@ def consistent_clusters(observed: Observed) -> Finding | None:
             found.append(f"{path}.kubeconfigSecret is that of {same}: one cluster cannot be in a mesh twice")
         if each.network and spec.topology.model is TopologyModel.FLAT_NETWORK:
             found.append(f"{path}.network: in a FlatNetwork all pods are on one network: remove it")
+    joined = {each.name: each.primary for each in observed.mesh.status.clusters if each.joined}
+    found += primaries.problems(spec, joined)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode
-from meshwright.mesh import availability, checks, dataplane, locality, meshconfig, resize, verification
+from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode, Size
+from meshwright.mesh import availability, checks, dataplane, locality, meshconfig, primaries, resize, verification
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
@@ -17,7 +17,7 @@ from meshwright.mesh.names import CLUSTER_DOMAIN, Names
 from meshwright.mesh.objects import Owner
 from meshwright.mesh.observed import Cluster, Observed
 from meshwright.mesh.replicas import AUTOSCALED, Decision, declared
-from meshwright.mesh.sizing import Sizing, proxy_share
+from meshwright.mesh.sizing import Sizing, proxy_share, size_of
 
 ROOT_SECRET_PREFIX = "meshwright-root-"  # noqa: S105
 SIGNING_SECRET = "cacerts"  # noqa: S105  # the name that istiod looks for
@@ -51,6 +51,9 @@ class ControlPlane:
     cluster: str
     network: str  # of its pods; empty where all reach each other
     joined: bool  # there are other clusters, which read this one
+    primary: str  # the cluster whose istiod serves this one; empty: it has its own, and all below is of it
+    primary_slices: tuple[tuple[str, tuple[str, ...]], ...]  # where that is: address families and addresses
+    entry: primaries.Entry | None  # by which others reach its istiod, whose primary it is
     names: Names
     version: str
     hub: str
@@ -73,6 +76,13 @@ class ControlPlane:
     ejects: bool  # endpoints that fail, so that those of another locality are used
     probe: verification.Probe | None  # which verifies that it reaches the other clusters
     resize: resize.Decision  # what became of the size that is asked for
+
+    @property
+    def injection_path(self) -> str:
+        """Of the webhook: an istiod that serves another cluster is told which one, and its network."""
+        if not self.primary:
+            return "/inject"
+        return f"/inject/cluster/{self.cluster}" + (f"/net/{self.network}" if self.network else "")
 
 
 @dataclass(frozen=True)
@@ -123,12 +133,21 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
     names = Names(spec.namespace, spec.revision)
     image = spec.control_plane.image
     tag = image.tag or spec.version
-    size = resize.decide_size(observed.mesh, cluster, now=observed.now)
+    primary, entry = spec.primary(cluster.name), primaries.entry(spec, cluster.name)
+    demand = replace(cluster, enrolled=primaries.served(observed, cluster))
+    size = (
+        resize.Decision(size_of(Size.SMALL, spec.control_plane.resources))
+        if primary
+        else resize.decide_size(observed.mesh, demand, now=observed.now)
+    )
     bounds = bounds_of(spec, size.sizing, cluster)
     return ControlPlane(
         cluster=cluster.name,
         network=spec.network(cluster.name),
         joined=len(spec.members) > 1,
+        primary=primary,
+        primary_slices=primaries.slices(observed, primary) if primary else (),
+        entry=entry,
         names=names,
         version=spec.version,
         hub=image.hub,
@@ -142,7 +161,7 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
             spec.control_plane.pod_disruption_budget, lowest=bounds.minimum if bounds else size.sizing.replicas
         ),
         priority_class=spec.control_plane.priority_class_name,
-        env=dict(sorted({**spec.control_plane.env, **dataplane.istiod_env(spec)}.items())),
+        env=istiod_env(spec, serves=entry is not None),
         mesh_config=meshconfig.mesh_config(spec),
         injector_values=injector_values(
             hub=image.hub,
@@ -175,6 +194,12 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
     )
 
 
+def istiod_env(spec: MeshSpec, *, serves: bool) -> dict[str, str]:
+    """`serves`: also other clusters, whose primary it is."""
+    ours = dataplane.istiod_env(spec) | (primaries.SERVING_ENV if serves else {})
+    return dict(sorted((spec.control_plane.env | ours).items()))
+
+
 def bounds_of(spec: MeshSpec, sizing: Sizing, cluster: Cluster) -> Bounds | None:
     """What our autoscaler of istiod moves between; one of somebody else has precedence."""
     if cluster.autoscaled:
@@ -187,7 +212,8 @@ def bounds_of(spec: MeshSpec, sizing: Sizing, cluster: Cluster) -> Bounds | None
 def gateways(cluster: Cluster, spec: MeshSpec, *, image: str) -> Iterator[Gateway]:
     """Those that have a place to be. Their proxies follow istiod: none is ever newer than it."""
     istiod = own_istiod(cluster, Names(spec.namespace, spec.revision))
-    settled = istiod is not None and istiod.rolled_out and istiod.image == image
+    remote = bool(spec.primary(cluster.name))  # injected by an istiod that is not looked at here
+    settled = remote or (istiod is not None and istiod.rolled_out and istiod.image == image)
     live = {(each.namespace, each.name): each for each in cluster.gateways}
     for gateway, network in gateway_specs(spec, spec.network(cluster.name)):
         place = (gateway.namespace or spec.namespace, gateway.name)

@@ -21,14 +21,20 @@ def own_injector(cluster: Cluster, names: Names) -> bool:
 
 
 def cluster_findings(
-    cluster: Cluster, names: Names, *, replicas: int | None, gateways: Sequence[Gateway] = (), cni: bool = False
+    cluster: Cluster,
+    names: Names,
+    *,
+    replicas: int | None,
+    gateways: Sequence[Gateway] = (),
+    cni: bool = False,
+    primary: str = "",
 ) -> tuple[Finding, ...]:
     """What is not as it should be of the control plane, the webhooks and the gateways, in this order.
 
-    With None `replicas`, an autoscaler decides how many of istiod are wanted.
+    With None `replicas`, an autoscaler decides how many of istiod are wanted. With a `primary` there is none here.
     """
     found = (
-        control_plane_finding(cluster, names, replicas),
+        None if primary else control_plane_finding(cluster, names, replicas),
         budget_finding(cluster),
         agents_finding(cluster, names) if cni else None,
         webhooks_finding(cluster, names),

@@ -18,7 +18,9 @@ def leaving(mesh: MeshInstall) -> tuple[MemberCluster, ...]:
     """As they are remembered."""
     named = {each.name for each in mesh.spec.members}
     return tuple(
-        MemberCluster(name=each.name, kubeconfig_secret=each.kubeconfig_secret, network=each.network)
+        MemberCluster(
+            name=each.name, kubeconfig_secret=each.kubeconfig_secret, network=each.network, primary=each.primary
+        )
         for each in mesh.status.clusters
         if each.name not in named and (each.joined if each.kubeconfig_secret else each.name == mesh.spec.cluster_name)
     )

@@ -65,6 +65,11 @@ class Names:
         return self._with_revision("locality")
 
     @property
+    def remotes(self) -> str:
+        """The Service by which clusters without an istiod reach that of their primary."""
+        return self._with_revision("istiod-remotes")
+
+    @property
     def probe(self) -> str:
         return self._with_revision("meshwright-probe")
 

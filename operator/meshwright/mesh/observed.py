@@ -197,6 +197,7 @@ class Cluster:
     proxy_namespaces: Mapping[str, int] = field(default_factory=dict)  # the same, by namespace
     fleet: tuple[tuple[str, str], ...] = ()  # the same, each by namespace and name
     some_proxies: tuple[str, ...] = ()  # the first of them by name, as `namespace/name`
+    entry: tuple[str, ...] = ()  # of a primary: the addresses by which its remotes reach its istiod
     probes: tuple[ProbePod, ...] = ()
     api_server: ApiServer | None = None  # looked for only where another cluster is to read this one
     # What tells whether clusters go together; looked at only where there are several.

@@ -53,7 +53,9 @@ def remote_intent(mesh: MeshInstall, reader: Cluster, source: Cluster) -> Remote
 def reachable(spec: MeshSpec, reader: str, source: Cluster) -> bool:
     """Whether the pods of one cluster have a way to those of another one."""
     network = spec.network(source.name)
-    return network == spec.network(reader) or bool(gateway_addresses(spec, source))
+    # A primary has to read its remote before anything can start there, the gateway included.
+    serves = spec.primary(source.name) == reader
+    return serves or network == spec.network(reader) or bool(gateway_addresses(spec, source))
 
 
 def joining_findings(

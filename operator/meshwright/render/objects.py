@@ -48,6 +48,13 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
             for each in component("gateway", path, gateway=gateway, injected=gateway.injected or injected)
         )
 
+    def istiod(path: str, **more: Any) -> tuple[Rendered, ...]:
+        return () if plane.primary else component("istiod", path, **more)
+
+    def policies(name: str, path: str, **more: Any) -> tuple[Rendered, ...]:
+        """They are read, and judged, where istiod is."""
+        return () if plane.primary else component(name, path, **more)
+
     def remote(path: str) -> tuple[Rendered, ...]:
         return component("remote", path) if plane.joined else ()
 
@@ -63,14 +70,14 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         # Not marked as ours: it may be there before the mesh, and stays after it.
         Wave("namespace", tuple(Rendered(each) for each in templates.render("namespace/namespace.yaml.j2", **values))),
         Wave("identity", (
-            *component("istiod", "istiod/identity.yaml.j2"),
+            *istiod("istiod/identity.yaml.j2"),
             *cni("cni/identity.yaml.j2"),
             *gateways("gateway/identity.yaml.j2"),
             *remote("remote/reader.yaml.j2"),
         )),
         # A binding is refused while its role is missing: whoever binds must hold what the role holds.
         Wave("bindings", (
-            *component("istiod", "istiod/bindings.yaml.j2"),
+            *istiod("istiod/bindings.yaml.j2"),
             *cni("cni/bindings.yaml.j2"),
             *gateways("gateway/bindings.yaml.j2"),
             *remote("remote/binding.yaml.j2"),
@@ -79,8 +86,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         Wave("cni", cni("cni/agent.yaml.j2")),
         Wave(
             "configuration",
-            component(
-                "istiod",
+            istiod(
                 "istiod/configuration.yaml.j2",
                 mesh_config=templates.as_yaml(plane.mesh_config),
                 injector_config=templates.as_yaml(_injector_config()),
@@ -90,24 +96,24 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
         ),
         Wave(
             "control plane",
-            tuple(
-                _scaled(each, replicas=plane.replicas.replicas, born=_born(plane), note=plane.replicas.annotation)
-                for each in component("istiod", "istiod/controlplane.yaml.j2")
-            ),
+            (*(_scaled(each, replicas=plane.replicas.replicas, born=_born(plane), note=plane.replicas.annotation)
+               for each in istiod("istiod/controlplane.yaml.j2")),
+             *(istiod("istiod/remotes.yaml.j2") if plane.entry else ()),
+             *(remote("remote/istiod.yaml.j2") if plane.primary else ())),
         ),
         # Earlier, a webhook that nobody answers would keep everybody's pods from being made.
         Wave(
             "webhooks",
             (*component("webhooks", "webhooks/mutating.yaml.j2"),
-             *(_judged_later(each) for each in component("webhooks", "webhooks/validating.yaml.j2"))),
+             *(_judged_later(each) for each in policies("webhooks", "webhooks/validating.yaml.j2"))),
             after=deployments_serve,
         ),
         Wave(
             "policy",
-            (*component("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
-             *(component("policy", "policy/locality.yaml.j2") if plane.ejects else ()),
+            (*policies("policy", "policy/peerauthentication.yaml.j2", mode=MODES[plane.mtls]),
+             *(policies("policy", "policy/locality.yaml.j2") if plane.ejects else ()),
              *(each for gateway in plane.gateways if gateway.network
-               for each in component("gateway", "gateway/eastwest.yaml.j2", gateway=gateway))),
+               for each in policies("gateway", "gateway/eastwest.yaml.j2", gateway=gateway))),
             after=crds_established,
         ),
         # After the webhooks: a pod that no webhook sees would keep the image `auto`.
