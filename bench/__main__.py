@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import events, idle, install, join, memory, pods, render, start, status, takeover
+from bench import clusters, events, idle, install, join, memory, pods, render, start, status, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -21,6 +21,9 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "status": status.figures,
     "install": install.figures,
     "join": join.figures,
+    "rotation": clusters.rotation,
+    "failover": clusters.failover,
+    "drain": clusters.drain,
 }
 
 

@@ -160,6 +160,16 @@ def answered_by(cluster: Product, *names: str) -> bool:
     return set(names) == ask(cluster, requests=20).keys()
 
 
+def bound(cluster: Product) -> set[str]:
+    """By name and uid, the Secrets that tokens for this cluster's reader are bound to."""
+    items = cluster.get("secrets", "-n", SYSTEM)["items"]
+    return {
+        f"{each['metadata']['name']} {each['metadata']['uid']}"
+        for each in items
+        if each["metadata"]["name"].startswith("istio-reader-")
+    }
+
+
 @contextmanager
 def cut_off(clusters: Clusters) -> Iterator[None]:
     """Between the two clusters no packet passes, while the block is open; the tests themselves reach both."""

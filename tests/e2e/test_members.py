@@ -17,6 +17,7 @@ from e2e.members import (
     Clusters,
     answered_by,
     ask,
+    bound,
     clusters_of,
     cut_off,
     kubeconfig_secret,
@@ -145,16 +146,6 @@ def test_new_access_on_demand_without_a_gap(shop: Clusters) -> None:
     assert not bound(shop.west) & before
     assert ask(shop.east).keys() == {"east", "west"}
     assert shop.status(MESH)["east"]["remotes"][0]["synced"] == "2/2"
-
-
-def bound(cluster: Product) -> set[str]:
-    """By name and uid, the Secrets that tokens for this cluster's reader are bound to."""
-    items = cluster.get("secrets", "-n", SYSTEM)["items"]
-    return {
-        f"{each['metadata']['name']} {each['metadata']['uid']}"
-        for each in items
-        if each["metadata"]["name"].startswith("istio-reader-")
-    }
 
 
 def test_a_cluster_that_is_cut_off_is_away_and_comes_back(shop: Clusters) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
 
-from meshes import cluster, mesh, plane
+from meshes import NOW, cluster, mesh, plane
 from meshwright.api.meshinstall import ClusterStatus, MeshStatus
 from meshwright.mesh.census import Answer
 from meshwright.mesh.evidence import Replies
 from meshwright.mesh.membership import leaving, still_used, with_leaving
 from meshwright.mesh.observed import ApiServer, Cluster, GatewayPods
-from meshwright.mesh.remotes import joining_findings, remote_intent
+from meshwright.mesh.remotes import joining_findings, notes, remote_intent
+from meshwright.mesh.trust import Remote
 
 Json = dict[str, Any]
 
@@ -92,3 +94,10 @@ def test_a_cluster_is_not_left_while_sidecars_run_there() -> None:
     assert found.reason == "ClusterLeaving"
     assert "waiting for 2 pods with a sidecar there to go: shop/a, shop/b" in found.message
     assert still_used(cluster(name="west")) is None
+
+
+@pytest.mark.parametrize(("days", "told"), [(1, True), (6, True), (7, False), (30, False)])
+def test_tokens_that_end_soon_are_worth_a_word(days: int, *, told: bool) -> None:
+    found = list(notes({("east", "west"): Remote(issued=NOW, expires=NOW + dt.timedelta(days=days))}))
+    assert bool(found) is told
+    assert not told or f"the API server of west grants tokens of {days * 24} hours only" in found[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,41 +18,38 @@ from meshwright.api.errors import (
     ExternalError,
     FinalError,
     InvalidSpec,
-    KubeconfigError,
     LeaseLost,
     MeshwrightError,
     Superseded,
     TransientError,
     TrustError,
-    Unreachable,
 )
 from meshwright.api.meshinstall import FINALIZER, MeshInstall, Mode
 from meshwright.cluster.apply import Proceed
 from meshwright.cluster.client import Manifest
-from meshwright.cluster.gather import after_writes, gather, gather_cluster, root_bundles
+from meshwright.cluster.gather import after_writes, gather, root_bundles
 from meshwright.cluster.kinds import DEPLOYMENT, MESH_INSTALL
 from meshwright.cluster.together import together
 from meshwright.controller.deletion import Deletion
 from meshwright.controller.farewell import Farewell
 from meshwright.controller.finalizers import set_finalizers
+from meshwright.controller.joining import Joining, Site, guarded, let_in, verify
 from meshwright.controller.members import Member, Members, sources
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
-from meshwright.controller.verification import NOTHING, passages_from
-from meshwright.keys.remote import ensure_remote
 from meshwright.keys.trust import ensure_trust, look_at_trust
 from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
-from meshwright.mesh.membership import forgotten, is_joined, leaving, still_used, with_leaving
+from meshwright.mesh.membership import forgotten, is_joined, leaving, with_leaving
 from meshwright.mesh.objects import Key, Live
 from meshwright.mesh.observed import Absent, Cluster, Observed, listed
 from meshwright.mesh.preflight import objections, preflight
 from meshwright.mesh.primaries import obstacles
-from meshwright.mesh.remotes import joining_findings, remote_intent
+from meshwright.mesh.remotes import joining_findings
 from meshwright.mesh.trust import Trust, other_root
-from meshwright.mesh.verification import findings, question
+from meshwright.mesh.verification import question
 from meshwright.render.objects import render
 
 RESYNC = 15.0  # seconds between looks at a mesh that is as declared
@@ -88,6 +85,7 @@ class Reconciler:
         self.meshes: dict[str, str] = {}  # by revision
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
         self._farewell = Farewell(members, now=now)
+        self._joining = Joining(self._farewell)
         self._deletion = Deletion(members, self._farewell, now=now, keep=self._attempt, proceed=self._proceed)
 
     async def reconcile(self, name: str) -> Again | None:
@@ -162,7 +160,7 @@ class Reconciler:
         ]
         attempt.hindered |= obstacles(observed) | objections(observed, attempt.checks, leavers)
         for site in [each for each in sites if each.name in leavers and not plan]:
-            await self._guarded(self._see_off(site, sites, observed, attempt, proceed), site, attempt)
+            await guarded(self._joining.see_off(site, sites, observed, attempt, proceed), site, attempt)
         if not plan and (lost := forgotten(observed, leavers)):
             for site in sites:
                 await self._farewell.disown(observed.mesh, lost, site.name, site.member, proceed=proceed)
@@ -174,14 +172,14 @@ class Reconciler:
         own, remote = ([each for each in sites if bool(each.plane.primary) is has] for has in (False, True))
         for group in (own, remote):
             await together(*(
-                self._guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
+                guarded(self._bring_about(each, observed, attempt, proceed, plan=plan), each, attempt)
                 for each in group
             ))  # fmt: skip
         if plan:
             attempt.finding = _planned(attempt)
             return
         there = [each for each in sites if each.name in attempt.outcomes]
-        await together(*(self._guarded(self._let_in(each, there, observed, attempt, proceed), each, attempt)
+        await together(*(guarded(let_in(each, there, observed, attempt, proceed), each, attempt)
                          for each in there))  # fmt: skip
         await together(*(self._ask(each, observed, attempt) for each in there))
         attempt.finding = _progress(attempt, sites)
@@ -196,41 +194,6 @@ class Reconciler:
             attempt.finding = Finding("Progressing", text)
             await self._reporter.report(attempt)
             attempt.finding = None
-
-    async def _guarded(self, work: Awaitable[None], site: Site, attempt: Attempt) -> None:
-        """What goes wrong in a member cluster is told, and holds up no other one."""
-        try:
-            await work
-        except (LeaseLost, Superseded):
-            raise
-        except MeshwrightError as error:
-            if site.own:
-                raise
-            attempt.hindered[site.name] = _told(error, site.name)
-
-    async def _see_off(
-        self, site: Site, sites: Iterable[Site], observed: Observed, attempt: Attempt, proceed: Proceed
-    ) -> None:
-        """A cluster that is to leave: kept as a member while sidecars run there, then left."""
-        mesh, name = observed.mesh, site.name
-        # That there are no sidecars is believed of the API server alone, and not of an informer.
-        now = site.cluster if site.cluster.proxies else await gather_cluster(
-            site.member.client, mesh, name=name, now=observed.now
-        )  # fmt: skip
-        if found := still_used(now):
-            attempt.leaving[name] = found
-            return
-        if away := next((each for each in observed.absent if is_joined(mesh, each.name)), None):
-            text = f"cluster {name} leaves the mesh when all others have forgotten it: {away.why.message}"
-            attempt.hindered[name] = Finding("ClusterLeaving", text)
-            return
-        for other in sites:
-            if other is not site:
-                await self._farewell.part(mesh, (name, site.member), (other.name, other.member), proceed=proceed)
-        if step := await self._farewell.remove(mesh, now, site.member, proceed=proceed):
-            attempt.hindered[name] = Finding("ClusterLeaving", f"cluster {name} leaves the mesh: {step}")
-        else:
-            attempt.departed.add(name)
 
     async def _bring_about(
         self, site: Site, observed: Observed, attempt: Attempt, proceed: Proceed, *, plan: bool
@@ -260,25 +223,6 @@ class Reconciler:
         attempt.outcomes[site.name] = outcome
         site.cluster = attempt.saw(after_writes(site.cluster, outcome.changed_to))
 
-    async def _let_in(
-        self, site: Site, there: Iterable[Site], observed: Observed, attempt: Attempt, proceed: Proceed
-    ) -> None:
-        """Makes a cluster's istiods able to read the others, and keeps them so."""
-        if site.plane.primary:
-            return  # no istiod is there that would read
-        replies = site.member.inquiry.last(observed.mesh.name, site.name)
-        for other in there:
-            if other is site:
-                continue
-            intent = remote_intent(observed.mesh, site.cluster, other.cluster)
-            if intent is None:
-                continue
-            remote = await ensure_remote(
-                intent, reader=site.member.secrets, source=other.member.secrets, now=observed.now,
-                synced=replies.synced(other.name), rotation=observed.mesh.rotate_access, proceed=proceed,
-            )  # fmt: skip
-            attempt.remotes[site.name, other.name] = remote
-
     async def _ask(self, site: Site, observed: Observed, attempt: Attempt) -> None:
         """What runs there says of itself."""
         remotes = frozenset(source for reader, source in attempt.remotes if reader == site.name)
@@ -287,17 +231,9 @@ class Reconciler:
         )
         attempt.replies[site.name] = replies
         found = _look(observed, site, replies, attempt.trusts.get(site.name), remotes)
-        found += await self._verify(site, observed, attempt)
+        found += await verify(site, observed, attempt)
         leaves = attempt.leaving.get(site.name)
         attempt.findings[site.name] = (*found, leaves) if leaves else found
-
-    async def _verify(self, site: Site, observed: Observed, attempt: Attempt) -> tuple[Finding, ...]:
-        """Whether requests from there reach the other clusters, as long as that is to be found out."""
-        probe, seen, trouble = site.plane.probe, NOTHING, ""
-        if probe:
-            seen, trouble = await passages_from(site.member.client, site.plane.names.namespace, site.cluster, probe)
-            attempt.passages[site.name] = seen
-        return tuple(findings(observed, site.cluster, probe, seen, trouble))
 
     def _proceed(self, mesh: MeshInstall) -> None:
         """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""
@@ -322,31 +258,6 @@ class Reconciler:
         """Our finalizer, before anything is made that would have to be taken away."""
         if FINALIZER not in mesh.finalizers:
             await set_finalizers(self._client, mesh, [*mesh.finalizers, FINALIZER])
-
-
-@dataclass
-class Site:
-    """A cluster that is worked on: what should be there, what was seen, and how it is reached."""
-
-    plane: ControlPlane
-    cluster: Cluster
-    member: Member
-    own: bool
-
-    @property
-    def name(self) -> str:
-        return self.cluster.name
-
-
-def _told(error: MeshwrightError, cluster: str) -> Finding:
-    """What went wrong in a member cluster, which is no fault of the mesh."""
-    text = f"cluster {cluster}: {error}"
-    match error:
-        case Unreachable():
-            return Finding("ClusterAway", text)
-        case KubeconfigError():
-            return Finding("KubeconfigNotUsable", text)
-    return Finding("MemberNotReady", text)
 
 
 def readable(manifest: Manifest) -> MeshInstall:

@@ -44,7 +44,7 @@ from meshwright.api.meshinstall import (
     WorkloadCertificates,
 )
 from meshwright.cluster.apply import Outcome
-from meshwright.mesh import locality
+from meshwright.mesh import locality, remotes
 from meshwright.mesh.census import Earliest
 from meshwright.mesh.desired import ControlPlane
 from meshwright.mesh.enrolment import Injection
@@ -137,6 +137,7 @@ def _but_for(attempt: Attempt) -> str:
     left = [key for outcome in outcomes for key in outcome.left]
     notes = [
         *(note for outcome in outcomes for note in outcome.notes),
+        *remotes.notes(attempt.remotes),
         *locality.notes(attempt.mesh.spec, attempt.clusters),
     ]
     disabled = f", but for what an annotation excepts: {listed(left[:NAMED_LEFT], of=len(left))}" if left else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshwright.api.meshinstall import MeshInstall, MeshSpec
@@ -12,6 +13,9 @@ from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import east_west, gateway_addresses
 from meshwright.mesh.names import READER
 from meshwright.mesh.observed import Cluster
+from meshwright.mesh.trust import Remote
+
+NOTICE = dt.timedelta(days=7)  # of a token's life: renewed at half of it, it outlives a weekend without the operator
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,17 @@ def reachable(spec: MeshSpec, reader: str, source: Cluster) -> bool:
     # A primary has to read its remote before anything can start there, the gateway included.
     serves = spec.primary(source.name) == reader
     return serves or network == spec.network(reader) or bool(gateway_addresses(spec, source))
+
+
+def notes(remotes: Mapping[tuple[str, str], Remote]) -> Iterator[str]:
+    """What is as declared, and yet worth knowing, of access by who reads and what."""
+    short = {source: each.life for (_, source), each in remotes.items() if each.life < NOTICE}
+    for source, life in sorted(short.items())[:1]:
+        hours = life // dt.timedelta(hours=1)
+        yield (
+            f"the API server of {source} grants tokens of {hours} hours only: without an operator for half of that, the"
+            " other clusters lose its endpoints; let it grant a week or more (--service-account-max-token-expiration)"
+        )
 
 
 def joining_findings(

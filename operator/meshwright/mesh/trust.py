@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 SHORT = 12  # digits of a fingerprint that tell two roots apart in a sentence
@@ -21,6 +21,10 @@ class Remote:
     issued: datetime
     expires: datetime
     revoking: bool = False  # the former token is still good, until every istiod has taken the new one
+
+    @property
+    def life(self) -> timedelta:
+        return self.expires - self.issued
 
 
 @dataclass(frozen=True)
