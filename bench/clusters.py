@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.figure import Figure
 from e2e import workloads
-from e2e.members import SHOP, SYSTEM, Clusters, answered_by, bound, clusters_of, until
+from e2e.members import SHOP, SYSTEM, Clusters, answered_by, api_server_stopped, bound, clusters_of, until
 from meshwright.keys.authority import Authority
 from testbed.product import NAMESPACE, Product
 
@@ -176,7 +176,7 @@ def rotation() -> Iterator[Figure]:
                 before = {name: bound(each) for name, each in pair.all.items()}
                 pair.east.kubectl("annotate", "mesh", MESH, f"meshwright.dev/rotate-access={number}", "--overwrite")
                 if number == ROTATIONS // 2:
-                    with stopped_api_server(pair):
+                    with api_server_stopped(pair.backend.bed.clusters[1]):
                         time.sleep(STOPPED)
                 for name, cluster in pair.all.items():
                     await_other(cluster, before[name], what=f"rotation {number} of access to {name}")
@@ -200,18 +200,6 @@ def failures(name: str, seen: Load, what: str) -> Figure:
 def await_other(cluster: Product, before: set[str], *, what: str) -> None:
     """One Secret there is that a token is bound to, and it is another one."""
     until(lambda: len(now := bound(cluster)) == 1 and not now & before, seconds=TURN, what=what)
-
-
-@contextmanager
-def stopped_api_server(pair: Clusters) -> Iterator[None]:
-    """Nobody reaches that of west, its own kubelet and istiod included."""
-    west = pair.backend.bed.clusters[1]
-    drop = "type filter hook input priority -400; tcp dport 6443 drop;"
-    west.enter("nft", f"table inet stopped {{ chain in {{ {drop} }}; }}")
-    try:
-        yield
-    finally:
-        west.enter("nft", "delete table inet stopped")
 
 
 def age_intermediate(pair: Clusters, name: str, cluster: Product) -> None:

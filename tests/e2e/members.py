@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 import time
@@ -15,10 +14,11 @@ from typing import Any
 
 import yaml
 
-from e2e import workloads
+from e2e import howto, workloads
 from testbed import backends
 from testbed.backends import LocalBackend
-from testbed.product import NAMESPACE, ROOT, Product
+from testbed.cluster import Cluster
+from testbed.product import NAMESPACE, Product
 
 Manifest = dict[str, Any]
 SYSTEM, SHOP = "istio-system", "shop"
@@ -89,23 +89,15 @@ def clusters_of(bed: str, *names: str, flat: bool = False) -> Iterator[Clusters]
         products = [Product(backend), *(Product(One(each.kubeconfig)) for each in backend.members[1:])]  # type: ignore[arg-type]
         found = Clusters(dict(zip(names, products, strict=True)), backend)
         found.east.install()
-        for number, name in list(enumerate(names))[1:]:
-            let_in(found.east, products[number], name, backend.members[number].kubeconfig)
+        kubeconfigs = {name: each.kubeconfig for name, each in zip(names, backend.members, strict=True)}
+        for name in names[1:]:
+            howto.let_in(kubeconfigs, own=found.east, name=name)
         with ExitStack() as stack:
             if not flat:
                 stack.enter_context(cloud(backend))
             yield found
     finally:
         backend.down()
-
-
-def let_in(own: Product, member: Product, name: str, admin: Path) -> None:
-    """What docs/how-to/clusters.md says: manifests/member there, and a Secret with its kubeconfig here."""
-    member.kubectl("apply", "--server-side", "-k", str(ROOT / "manifests/member"))
-    secret = ("secret", "meshwright-token", "-n", NAMESPACE)
-    data = until(lambda: member.get(*secret).get("data"), what="the token")
-    token = base64.b64decode(data["token"]).decode()
-    own.apply(kubeconfig_secret(name, admin, token=token))
 
 
 def kubeconfig_secret(name: str, admin: Path, *, token: str) -> Manifest:
@@ -186,3 +178,14 @@ def cut_off(clusters: Clusters) -> Iterator[None]:
         yield
     finally:
         east.enter("nft", "delete table inet cutoff")
+
+
+@contextmanager
+def api_server_stopped(cluster: Cluster) -> Iterator[None]:
+    """Nobody reaches it while the block is open, its own kubelet and istiod included."""
+    drop = "type filter hook input priority -400; tcp dport 6443 drop;"
+    cluster.enter("nft", f"table inet stopped {{ chain in {{ {drop} }}; }}")
+    try:
+        yield
+    finally:
+        cluster.enter("nft", "delete table inet stopped")

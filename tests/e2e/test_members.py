@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
+from e2e import howto
 from e2e.members import (
     REQUESTS,
     SHOP,
@@ -26,7 +26,6 @@ from e2e.members import (
 from testbed.product import NAMESPACE, ROOT, Product
 
 Manifest = dict[str, Any]
-EXAMPLE = ROOT / "examples/two-clusters.yaml"
 MESH = "two-clusters"
 
 
@@ -38,7 +37,7 @@ def pair() -> Iterator[Clusters]:
 
 @pytest.fixture(scope="module")
 def joined(pair: Clusters) -> Clusters:
-    mesh = pair.east.mesh(yaml.safe_load(EXAMPLE.read_text()))
+    mesh = pair.east.mesh(howto.mesh(MESH))
     mesh["spec"]["controlPlane"] |= {"autoscaling": {"enabled": False}}
     mesh["spec"]["topology"] = {"eastWestGateway": {"autoscaling": {"enabled": False}}}
     pair.east.apply(mesh)

@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
+from e2e import howto
 from e2e.members import SHOP, SYSTEM, Clusters, answered_by, ask, clusters_of, until
-from testbed.product import ROOT, Product
+from testbed.product import Product
 
 Manifest = dict[str, Any]
-EXAMPLE = ROOT / "examples/primary-remote.yaml"
 MESH = "primary-remote"
 
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[Clusters]:
     with clusters_of("remote", "east", "west") as pair:
-        mesh = pair.east.mesh(yaml.safe_load(EXAMPLE.read_text()))
+        mesh = pair.east.mesh(howto.mesh(MESH))
         mesh["spec"]["controlPlane"] |= {"autoscaling": {"enabled": False}}
         mesh["spec"]["topology"] = {"eastWestGateway": {"autoscaling": {"enabled": False}}}
         pair.east.apply(mesh)

@@ -155,3 +155,11 @@ def test_every_decision_is_listed() -> None:
     assert re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", (folder / "README.md").read_text()) == pages
     for page in pages:
         assert re.search(r"^Date: \d{4}-\d\d-\d\d\. Status: ", (folder / page).read_text(), re.MULTILINE), page
+
+
+@pytest.mark.parametrize("example", ["two-clusters", "flat-network", "primary-remote"])
+def test_the_meshes_of_the_page_about_clusters_are_the_examples(example: str) -> None:
+    """Those of the page are what the tests on real clusters apply."""
+    written = yaml.safe_load((REPOSITORY / f"examples/{example}.yaml").read_text())
+    blocks = YAML_BLOCK.findall((REPOSITORY / "docs/how-to/clusters.md").read_text())
+    assert written in [yaml.safe_load(each) for each in blocks]
