@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import clusters, events, idle, install, join, memory, pods, render, start, status, takeover
+from bench import clusters, events, idle, install, join, members, memory, pods, render, start, status, takeover
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "rotation": clusters.rotation,
     "failover": clusters.failover,
     "drain": clusters.drain,
+    "members": members.figures,
 }
 
 

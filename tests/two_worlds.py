@@ -71,6 +71,7 @@ class Server(ObjectStore):
         self.clock: dt.timedelta | None = None
         self.guard: Callable[[], None] = lambda: None
         self.now: Callable[[], dt.datetime] = lambda: NOW
+        self.synced = True
         self.tokens: dict[str, tuple[str, str]] = {}  # name and uid of what each is bound to
         self.put(_plain("Namespace", "kube-system"))
         self.put(_plain("Secret", "kube-root-ca", "default"))

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def cloud(backend: LocalBackend) -> Iterator[None]:
 
     def work() -> None:
         while not done.wait(1):
-            backend.assign_load_balancers()
+            with suppress(OSError):  # an API server that is stopped on purpose
+                backend.assign_load_balancers()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -62,6 +62,8 @@ class Server:
 
 
 class Mirror:
+    synced = True
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 
@@ -189,3 +191,23 @@ async def test_what_may_be_done_there_and_what_time_it_is_are_learnt() -> None:
         assert isinstance(source, Source)
         assert source.clock == dt.timedelta(seconds=90)
         assert source.denied == ("patch services",)
+
+
+async def test_of_many_members_only_some_start_at_a_time() -> None:
+    """And those that wait are away, so that nobody asks all of them at once for what informers will know."""
+    names = [f"m{number}" for number in range(10)]
+    spec = mesh(clusters=[{"name": name, "kubeconfigSecret": name} for name in names]).spec
+    async with world() as subject:
+        Mirror.synced = False
+        try:
+            found = await subject.members.of(spec)
+            assert sum(isinstance(each, Member) for each in found.values()) == module.OPENINGS
+            waiting = [each for each in found.values() if isinstance(each, Absent)]
+            assert {each.why.reason for each in waiting} == {"ClusterAway"}
+            assert "was not looked at yet" in waiting[0].why.message
+            Mirror.synced = True
+            async with asyncio.timeout(5):
+                while any(isinstance(each, Absent) for each in (await subject.members.of(spec)).values()):  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.01)
+        finally:
+            Mirror.synced = True

@@ -6,6 +6,7 @@ the connection pools are the official client's.
 
 from __future__ import annotations
 
+import asyncio.sslproto
 import datetime as dt
 import json
 import os
@@ -42,6 +43,9 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io
 ERROR = 400
 # With a parameter, so that the official client sends a text as it is, see `_yaml`.
 APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
+# Each watch holds a connection, and asyncio a buffer of this size for each: its 256 KiB are 6 MiB for every cluster of
+# a mesh. A TLS record has 16 KiB at most.
+asyncio.sslproto.SSLProtocol.max_size = 16 << 10
 SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
 
 

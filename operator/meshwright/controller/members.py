@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 PROBE = 5.0  # seconds between questions whether a member answers
 ANSWER = 4.0  # seconds in which it has to
 PERMISSIONS_HOLD = 60.0  # seconds after which we ask again what we may do
+OPENINGS = 4  # members whose informers start at a time: each has some 25 connections to make
+OPENING = 10.0  # seconds after which the next one may start in any case
+LOOK = 0.05  # seconds between looks whether informers have started
 LAST_USE = 60.0  # seconds after which no request by a former kubeconfig is under way any more
 
 
@@ -45,6 +49,7 @@ class Member:
     api_server: ApiServer | None = None  # for the pods of other clusters; None: the operator's own
     version: str = ""  # of the Secret that leads there
     away: Finding | None = None  # why it does not answer, and since when
+    opened: bool = False  # its informers have started
     denied: tuple[str, ...] = ()  # what we may not do there, as was last heard
     denied_until: float = 0.0  # by the loop's clock: then it is asked again
     applier: Applier = field(init=False)
@@ -62,6 +67,7 @@ class Member:
         self.inquiry.forget(mesh)
 
 
+WAITING = Finding("ClusterAway", "it was not looked at yet: others come first")
 Connect = Callable[[Access], Client]
 Reflect = Callable[[Client], Mirror]
 
@@ -78,6 +84,7 @@ class Members:
         self._connect, self._reflect, self._changed, self._now = connect, reflect, changed, now
         self._members: dict[str, Member] = {}  # by Secret
         self._lock = asyncio.Lock()
+        self._openings = asyncio.Semaphore(OPENINGS)
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def of(self, spec: MeshSpec) -> dict[str, Member | Absent]:
@@ -115,7 +122,8 @@ class Members:
         client.guard = self.own.client.guard
         mirror = self._reflect(client)
         server = ApiServer.of(access.server, access.ca, access.tls_server_name)
-        member = Member(client, mirror, api_server=server, version=version)
+        busy = sum(not each.opened for each in self._members.values()) >= OPENINGS
+        member = Member(client, mirror, api_server=server, version=version, away=WAITING if busy else None)
         member.task = asyncio.create_task(self._keep(secret, member, mirror), name=f"member {access.server}")
         return member
 
@@ -124,28 +132,46 @@ class Members:
         while True:
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(mirror.run(), name="informers")
+                    await self._open_informers(secret, member, mirror, tasks)
                     while True:
-                        await self._probe(secret, member)
+                        self._turn(secret, member, await self._probe(secret, member))
                         await asyncio.sleep(PROBE)
             except Exception:  # whatever it is, nobody else would notice that the cluster is watched no more
                 log.exception("watching a member cluster failed", secret=secret)
                 await asyncio.sleep(PROBE)
 
-    async def _probe(self, secret: str, member: Member) -> None:
-        before, found = member.away, None
+    async def _open_informers(self, secret: str, member: Member, mirror: Mirror, tasks: asyncio.TaskGroup) -> None:
+        """Once it answers, and in turn: a hundred members at once would keep the lease from being renewed."""
+        while away := await self._probe(secret, member):
+            self._turn(secret, member, away)
+            await asyncio.sleep(PROBE)
+        async with self._openings:
+            tasks.create_task(mirror.run(), name="informers")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OPENING):
+                    while not mirror.synced:  # noqa: ASYNC110 - informers have no event in common
+                        await asyncio.sleep(LOOK)
+        member.opened = True
+
+    async def _probe(self, secret: str, member: Member) -> Finding | None:
+        """Why it does not answer."""
         where = f"Secret {self._namespace}/{secret}"
         try:
             async with asyncio.timeout(ANSWER):
                 await member.client.version()
                 await _learn_permissions(member)
         except TimeoutError:
-            found = Finding("ClusterAway", f"the API server does not answer within {ANSWER:.0f} s")
+            return Finding("ClusterAway", f"the API server does not answer within {ANSWER:.0f} s")
         except KubeconfigError as error:
-            found = Finding("KubeconfigNotUsable", f"{where}: {error}")
+            return Finding("KubeconfigNotUsable", f"{where}: {error}")
         except MeshwrightError as error:
-            found = Finding("ClusterAway", str(error))
-        if found and before and found.reason == before.reason:
+            return Finding("ClusterAway", str(error))
+        return None
+
+    def _turn(self, secret: str, member: Member, found: Finding | None) -> None:
+        """What was heard of it last, told when it is news."""
+        before = member.away
+        if found and before and before is not WAITING and found.reason == before.reason:
             return  # away still: since when is part of the news
         since = f"away since {self._now():%Y-%m-%d %H:%M:%S} UTC"
         member.away = Finding(found.reason, f"{found.message}; {since}") if found else None
