@@ -18,6 +18,7 @@ import pytest
 
 from api.injection import NAMESPACE, VALUES, injector_config_map, namespace, prepare, running_istiod
 from api.world import WEBHOOKS, Cluster
+from meshes import plane
 from meshwright.cluster.kinds import INJECTABLE_POD, POD
 from meshwright.cluster.pods import pod_of
 from meshwright.mesh.enrolment import Verdict, asks_for, judge
@@ -116,7 +117,8 @@ def call(cluster: Cluster, name: str, ports: Mapping[str, int]) -> None:
     service = {"type": "ExternalName", "externalName": "localhost"}
     metadata = {"name": names.istiod, "namespace": NAMESPACE}
     cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service})
-    (configuration,) = templates.render("webhooks/mutating.yaml.j2", names=Names(NAMESPACE, name))
+    names = Names(NAMESPACE, name)
+    (configuration,) = templates.render("webhooks/mutating.yaml.j2", names=names, plane=plane())
     configuration["metadata"]["labels"]["istio.io/rev"] = revision
     for webhook in configuration["webhooks"]:
         webhook["clientConfig"]["service"] |= {"name": names.istiod, "port": ports[revision]}
