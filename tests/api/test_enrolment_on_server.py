@@ -117,8 +117,8 @@ def call(cluster: Cluster, name: str, ports: Mapping[str, int]) -> None:
     service = {"type": "ExternalName", "externalName": "localhost"}
     metadata = {"name": names.istiod, "namespace": NAMESPACE}
     cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service})
-    names = Names(NAMESPACE, name)
-    (configuration,) = templates.render("webhooks/mutating.yaml.j2", names=names, plane=plane())
+    named = Names(NAMESPACE, name)
+    (configuration,) = templates.render("webhooks/mutating.yaml.j2", names=named, plane=plane())
     configuration["metadata"]["labels"]["istio.io/rev"] = revision
     for webhook in configuration["webhooks"]:
         webhook["clientConfig"]["service"] |= {"name": names.istiod, "port": ports[revision]}
