@@ -14,7 +14,7 @@ from meshwright.mesh.findings import Finding
 from meshwright.mesh.membership import leaving
 from meshwright.mesh.observed import Absent
 from meshwright.mesh.primaries import obstacles, served
-from meshwright.mesh.remotes import reachable
+from meshwright.mesh.remotes import access_of, reachable
 
 Json = dict[str, Any]
 
@@ -77,6 +77,13 @@ def test_a_primary_reads_its_remote_before_that_has_a_gateway() -> None:
     spec = mesh(clusters=[EAST, WEST]).spec
     assert reachable(spec, "primary", cluster(name="west"))
     assert not reachable(spec, "west", cluster(name="primary"))
+
+
+def test_a_primary_comes_as_an_account_of_its_own_and_others_as_readers() -> None:
+    subject = mesh(clusters=[EAST, WEST, {"name": "south", "kubeconfigSecret": "south"}])
+    assert access_of(subject, "primary", "west").account == "istio-primary-service-account"
+    assert access_of(subject, "south", "west").account == "istio-reader-service-account"
+    assert access_of(subject, "primary", "south").account == "istio-reader-service-account"
 
 
 def test_whose_it_was_is_known_when_it_leaves() -> None:

@@ -770,6 +770,12 @@ def test_a_remote_cluster_has_no_istiod_and_finds_that_of_its_primary_by_the_usu
     assert {each["clientConfig"]["service"]["path"] for each in webhooks} == {"/inject/cluster/west/net/west"}
     annotations = found["Namespace", "istio-system"]["metadata"]["annotations"]
     assert annotations == {"topology.istio.io/controlPlaneClusters": "primary"}
+    writes = {"create", "update", "patch", "delete"}
+    reader = found["ClusterRole", "istio-reader-clusterrole-istio-system"]["rules"]
+    assert not any(writes & set(each["verbs"]) for each in reader if "reviews" not in str(each["resources"]))
+    (written,) = (each["roleRef"]["name"] for (kind, name), each in found.items()
+                  if kind == "ClusterRoleBinding" and "primary" in name)  # fmt: skip
+    assert written == "istio-primary-clusterrole-istio-system"
     kinds = {kind for kind, _ in found}
     assert not {"ConfigMap", "PeerAuthentication", "Gateway", "ValidatingWebhookConfiguration"} & kinds
 

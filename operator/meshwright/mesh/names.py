@@ -10,6 +10,7 @@ from meshwright.api.meshinstall import COMPONENT_PROBE, LABEL_COMPONENT
 DEFAULT_REVISION = "default"
 CNI_AGENT = "istio-cni-node"  # Istio's plugin and istiod know it by this name
 READER = "istio-reader-service-account"  # all revisions of a namespace share it
+PRIMARY = "istio-primary-service-account"  # this one, too
 CLUSTER_DOMAIN = "cluster.local"
 SERVICE_NAME_LIMIT = 63  # characters
 
@@ -55,6 +56,11 @@ class Names:
     def reader(self) -> str:
         """ServiceAccount as which the istiods of other clusters read this one."""
         return READER
+
+    @property
+    def primary(self) -> str:
+        """ServiceAccount as which the istiod of its primary works in a cluster without one."""
+        return PRIMARY
 
     @property
     def east_west_gateway(self) -> str:

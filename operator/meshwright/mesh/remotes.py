@@ -11,7 +11,7 @@ from meshwright.mesh.desired import ControlPlane, mesh_id
 from meshwright.mesh.evidence import Replies
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import east_west, gateway_addresses
-from meshwright.mesh.names import READER
+from meshwright.mesh.names import PRIMARY, READER
 from meshwright.mesh.observed import Cluster
 from meshwright.mesh.trust import Remote
 
@@ -41,7 +41,8 @@ class RemoteIntent:
 
 
 def access_of(mesh: MeshInstall, reader: str, source: str) -> AccessIntent:
-    return AccessIntent(mesh.name, mesh_id(mesh), mesh.spec.namespace, reader, source)
+    account = PRIMARY if mesh.spec.primary(source) == reader else READER
+    return AccessIntent(mesh.name, mesh_id(mesh), mesh.spec.namespace, reader, source, account)
 
 
 def remote_intent(mesh: MeshInstall, reader: Cluster, source: Cluster) -> RemoteIntent | None:
