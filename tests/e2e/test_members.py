@@ -192,6 +192,29 @@ def test_what_is_checked_is_in_the_status_and_at_the_terminal(joined: Clusters) 
     assert "All 9 checks pass. Nothing was written." in done.stdout
 
 
+def test_the_plan_is_about_all_clusters(joined: Clusters) -> None:
+    spec = joined.east.get("mesh", MESH)["spec"]
+    done = typed(joined, "plan", spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("east", "west"):
+        assert f"in cluster {name}" in done.stdout
+    done = typed(joined, "plan", spec | {"mtls": "Strict"})
+    assert done.returncode == 2
+    assert done.stdout.count("~ change PeerAuthentication istio-system/default") == 2, done.stdout
+
+
+def typed(clusters: Clusters, verb: str, spec: Manifest) -> subprocess.CompletedProcess[str]:
+    """`kubectl mesh VERB -f -` of a mesh like ours."""
+    written = {
+        "apiVersion": "meshwright.dev/v1alpha1", "kind": "MeshInstall", "metadata": {"name": MESH}, "spec": spec,
+    }  # fmt: skip
+    command = [str(ROOT / ".venv/bin/kubectl-mesh"), verb, "-f", "-"]
+    return subprocess.run(
+        command, input=json.dumps(written), env=clusters.east.environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
 def check(clusters: Clusters, spec: Manifest) -> subprocess.CompletedProcess[str]:
     """`kubectl mesh check` of a mesh like ours."""
     written = {

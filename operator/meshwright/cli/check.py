@@ -8,22 +8,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from meshwright.api.errors import KubeconfigError, MeshwrightError
 from meshwright.api.meshinstall import MeshInstall
 from meshwright.cli.kubeconfig import Access
+from meshwright.cli.members import connect, sources
 from meshwright.cli.output import document
 from meshwright.cli.render import read
 from meshwright.cli.terminal import Terminal, Tone
 from meshwright.cli.trial import DryRun, declared, with_client
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.gather import Source, denied, gather
-from meshwright.cluster.kinds import SECRET
-from meshwright.cluster.kubeconfig import access_in
-from meshwright.cluster.together import together
+from meshwright.cluster.gather import gather
 from meshwright.mesh.checks import first_finding
-from meshwright.mesh.findings import Finding
-from meshwright.mesh.membership import with_leaving
-from meshwright.mesh.observed import Absent, ApiServer
 from meshwright.mesh.preflight import Failure, Result, preflight
 
 PASSED_CODE, FAILED_CODE = 0, 2
@@ -59,32 +53,12 @@ def run(file: str, *, access: Access, operator_namespace: str, output: str, term
 async def checked(client: Client, manifest: Manifest, operator_namespace: str) -> Checked:
     """By connections of our own to every cluster; nothing is written."""
     mesh = MeshInstall.parse(manifest)
-    named = [each for each in with_leaving(mesh).spec.members if each.kubeconfig_secret]
     async with AsyncExitStack() as connections:
-        found = await together(
-            *(
-                _source(client, each.name, str(each.kubeconfig_secret), operator_namespace, connections)
-                for each in named
-            )
-        )
-        others = dict(zip((each.name for each in named), found, strict=True))
-        observed = await gather(client, manifest, now=dt.datetime.now(dt.UTC), others=others)
+        members = await connect(client, mesh, operator_namespace, connections)
+        observed = await gather(client, manifest, now=dt.datetime.now(dt.UTC), others=sources(members))
     finding = first_finding(observed)
     spec = Result(SPEC, (Failure("", finding.message),) if finding else ())
     return Checked(observed.mesh, (spec, *preflight(observed)))
-
-
-async def _source(own: Client, name: str, secret: str, namespace: str, connections: AsyncExitStack) -> Source | Absent:
-    try:
-        access = access_in(await own.get(SECRET, secret, namespace), name=secret, namespace=namespace)
-        client = Client.for_member(access)
-        connections.push_async_callback(client.close)
-        lacking = await denied(client)
-    except KubeconfigError as error:
-        return Absent(name, Finding(error.reason, f"cluster {name}: {error}"))
-    except MeshwrightError as error:
-        return Absent(name, Finding("ClusterAway", f"cluster {name}: {error}"))
-    return Source(client, ApiServer.of(access.server, access.ca, access.tls_server_name), client.clock, lacking)
 
 
 def summary(found: Checked) -> dict[str, Any]:

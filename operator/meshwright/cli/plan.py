@@ -154,6 +154,8 @@ def radius_rows(radius: Blast) -> Iterator[tuple[str, str, str]]:
 
 def verdict(trial: Trial) -> str:
     found = counts(trial)
+    if not trial.differs and not trial.unchanged:
+        return "Nothing would be done here."
     if not trial.differs:
         return f"Nothing would change: {found['unchanged']} objects are as declared."
     return (

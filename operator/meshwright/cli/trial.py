@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import yaml
 from meshwright.api.errors import FinalError, Forbidden, NotFound, TrustError
 from meshwright.api.meshinstall import KIND, MeshInstall, Mode
 from meshwright.cli.kubeconfig import Access, merged
+from meshwright.cli.members import Connection, connect, sources
 from meshwright.cli.render import read
 from meshwright.cli.server import Server
 from meshwright.cluster.apply import Applier
@@ -29,8 +31,12 @@ from meshwright.keys.trust import Stores, look_at_trust
 from meshwright.mesh.blast import Action, Blast, Change, blast
 from meshwright.mesh.desired import ControlPlane, decide
 from meshwright.mesh.findings import Finding
+from meshwright.mesh.membership import leaving
+from meshwright.mesh.names import Names
 from meshwright.mesh.objects import Key, Rendered
 from meshwright.mesh.observed import Cluster, Observed
+from meshwright.mesh.preflight import objections, preflight
+from meshwright.mesh.primaries import obstacles
 from meshwright.mesh.trust import Trust, other_root
 from meshwright.render.objects import render
 
@@ -146,14 +152,48 @@ async def declared(client: DryRun, written: Manifest) -> Manifest:
 async def tried(client: DryRun, manifest: Manifest, *, operator_namespace: str, now: dt.datetime) -> list[Trial]:
     if "deletionTimestamp" in manifest["metadata"]:
         raise FinalError(f"MeshInstall {manifest['metadata']['name']} is being deleted: nothing else will happen to it")
-    observed = await gather(client, manifest, now=now)
-    desired = decide(observed)
-    if desired.finding:
-        raise _refused(observed.mesh, desired.finding)
-    return [
-        await _tried_in(client, observed, plane, cluster, operator_namespace=operator_namespace)
-        for plane, cluster in zip(desired.control_planes, observed.clusters, strict=True)
-    ]
+    mesh = MeshInstall.parse(manifest)
+    async with AsyncExitStack() as connections:
+        members = await connect(client, mesh, operator_namespace, connections)
+        observed = await gather(client, manifest, now=now, others=sources(members))
+        desired = decide(observed)
+        if desired.finding:
+            raise _refused(observed.mesh, desired.finding)
+        leavers = frozenset(each.name for each in leaving(mesh))
+        hindered = obstacles(observed) | objections(observed, preflight(observed), leavers)
+        hindered |= {each.name: each.why for each in observed.absent}
+        trusts: dict[str, Trust | None] = {}
+        found: dict[str, Trial] = {}
+        pairs = zip(desired.control_planes, observed.clusters, strict=True)
+        for plane, cluster in sorted(pairs, key=lambda pair: bool(pair[0].primary)):  # primaries first
+            if cluster.name not in hindered:
+                member = members.get(cluster.name)
+                place = Place(client, member.client if isinstance(member, Connection) else client, operator_namespace)
+                found[cluster.name] = await _tried_in(place, observed, plane, cluster, trusts)
+        left = {name: _left_alone(observed.mesh, name, why) for name, why in hindered.items()}
+        trials = found | left
+        return [trials[each.name] for each in observed.mesh.spec.members if each.name in trials]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster that is tried, and the operator's own, which has the root."""
+
+    own: DryRun
+    client: DryRun
+    operator_namespace: str
+
+    @property
+    def stores(self) -> Stores:
+        signing, roots = KubernetesSecrets(self.client), KubernetesSecrets(self.own)
+        return Stores(signing=signing, roots=roots, operator_namespace=self.operator_namespace)
+
+
+def _left_alone(mesh: MeshInstall, cluster: str, why: Finding) -> Trial:
+    """The operator would do nothing there."""
+    names = Names(mesh.spec.namespace, mesh.spec.revision)
+    nothing = blast((), names=names, proxies=0, read=_parsed)
+    return Trial(mesh=mesh, cluster=cluster, changes=(), unchanged=0, blast=nothing, notes=(why.message,))
 
 
 def _refused(mesh: MeshInstall, finding: Finding) -> FinalError:
@@ -162,13 +202,18 @@ def _refused(mesh: MeshInstall, finding: Finding) -> FinalError:
 
 
 async def _tried_in(
-    client: DryRun, observed: Observed, plane: ControlPlane, cluster: Cluster, *, operator_namespace: str
+    place: Place, observed: Observed, plane: ControlPlane, cluster: Cluster, trusts: dict[str, Trust | None]
 ) -> Trial:
+    """`trusts`: of the clusters that were tried before, to which this one is added."""
+    client = place.client
     if plane.resize.nowhere and plane.resize.finding:
         raise _refused(observed.mesh, plane.resize.finding)
     applier = Applier(client, client)
     found = await applier.survey(render(plane, trust=None), plane.owner)
-    trust, notes = await _trust(client, observed, plane, cluster, operator_namespace=operator_namespace)
+    trust, notes = trusts.get(plane.primary), list[str]()
+    if not plane.primary:
+        trust, notes = await _trust(place, observed, plane, cluster)
+        trusts[cluster.name] = trust
     waves = render(plane, trust)
     outcome = await applier.apply(waves, found, plane.owner, dry_run=True, proceed=lambda: None)
     rendered = {each.key: each for wave in waves for each in wave.objects}
@@ -219,24 +264,22 @@ async def _after(
 
 
 async def _trust(
-    client: Client, observed: Observed, plane: ControlPlane, cluster: Cluster, *, operator_namespace: str
+    place: Place, observed: Observed, plane: ControlPlane, cluster: Cluster
 ) -> tuple[Trust | None, list[str]]:
     """The trust that there is, and what would be made of it. Raises TrustError for what cannot be used."""
     mesh = observed.mesh
     try:
-        secrets = KubernetesSecrets(client)
-        stores = Stores(signing=secrets, roots=secrets, operator_namespace=operator_namespace)
-        standing = await look_at_trust(plane.trust, stores, now=observed.now)
+        standing = await look_at_trust(plane.trust, place.stores, now=observed.now)
     except Forbidden:
         known = _known_trust(mesh, cluster.name)
         return known, ["you may not read the CA's Secrets, so they were not checked; the status knows the root's name"]
     if cluster.proxies and (standing.root_fingerprint is None or mesh.status.version is None):
-        bundles = await root_bundles(client, cluster.proxy_namespaces)
+        bundles = await root_bundles(place.client, cluster.proxy_namespaces)
         if objection := other_root(cluster.proxy_namespaces, bundles, standing.root_fingerprint):
             raise TrustError(objection)
     notes, signing = [], f"{plane.trust.namespace}/{plane.trust.signing_secret}"
     if standing.root_fingerprint is None:
-        notes.append(f"a root CA would be made, in Secret {operator_namespace}/{plane.trust.root_secret}")
+        notes.append(f"a root CA would be made, in Secret {place.operator_namespace}/{plane.trust.root_secret}")
     if standing.trust is None:
         notes.append(f"an intermediate CA would be made, in Secret {signing}")
     elif standing.renewal_due:
