@@ -192,6 +192,24 @@ def test_a_cluster_among_others() -> None:
     assert rows["reads"] == "east: 2/2 of istiod in sync, by a token until 2026-12-01T12:00:00Z"
 
 
+def test_what_requests_between_clusters_came_to() -> None:
+    mesh = ill()
+    mesh["status"]["clusters"][0]["reaches"] = [
+        {"name": "north", "passed": False, "message": "timed out", "lastPass": "2026-03-01T11:00:00Z"},
+        {"name": "west", "passed": True, "latency": "3.1ms", "lastPass": "2026-03-01T11:00:00Z"},
+    ]
+    shown = text(mesh)
+    assert "north: requests fail: timed out; they did pass 2026-03-01T11:00:00Z" in " ".join(shown.split())
+    assert "west: requests pass, 3.1ms in the median, verified 2026-03-01T11:00:00Z" in " ".join(shown.split())
+
+
+def test_a_cluster_that_another_one_serves() -> None:
+    mesh = ill()
+    mesh["status"]["clusters"][0] |= {"primary": "east", "trust": {}}
+    assert "none here: that of cluster east serves it" in text(mesh)
+    assert "those of cluster east" in text(mesh)
+
+
 def test_nobody_has_looked_at_it() -> None:
     mesh = {**WELL, "status": {}}
     assert text(mesh) == (

@@ -178,7 +178,10 @@ def cluster_rows(cluster: Json, *, now: dt.datetime) -> Iterator[tuple[str, str]
     if away := cluster.get("away"):
         yield "away", f"{away} (below is what was known)"
     plane = cluster.get("controlPlane") or {}
-    yield "istiod", f"{plane.get('readyReplicas', 0)} of {plane.get('replicas', 0)} ready{_share(plane)}"
+    if primary := cluster.get("primary"):
+        yield "istiod", f"none here: that of cluster {primary} serves it"
+    else:
+        yield "istiod", f"{plane.get('readyReplicas', 0)} of {plane.get('replicas', 0)} ready{_share(plane)}"
     if refused := plane.get("refused"):
         yield "", f"{refused['size']} was taken back: {refused.get('message', '')}"
     yield "proxies", _proxies(cluster)
@@ -207,7 +210,7 @@ def _joined(cluster: Json) -> Iterator[tuple[str, str]]:
 def _reach(reach: Json) -> str:
     if reach["passed"]:
         return f"requests pass, {reach.get('latency', '?')} in the median, verified {reach.get('lastPass', '?')}"
-    last = f"; they did {reach['lastPass']}" if reach.get("lastPass") else ""
+    last = f"; they did pass {reach['lastPass']}" if reach.get("lastPass") else ""
     return f"requests fail: {reach.get('message', 'not all pass yet')}{last}"
 
 
@@ -248,7 +251,8 @@ def _certificates(cluster: Json, now: dt.datetime) -> Iterator[tuple[str, str]]:
         for name, field in (("root", "rootExpires"), ("intermediate", "intermediateExpires"))
         if trust.get(field)
     ]
-    yield "certificates", ", ".join(ends) or "not made yet"
+    primary = cluster.get("primary")
+    yield "certificates", ", ".join(ends) or (f"those of cluster {primary}" if primary else "not made yet")
     if workload := cluster.get("workloadCertificates"):
         hours = int((_moment(workload["expires"]) - now).total_seconds() // 3600)
         says = f"{hours} h left" if hours >= 0 else "ended"
