@@ -224,7 +224,10 @@ def age_intermediate(pair: Clusters, name: str, cluster: Product) -> None:
 
 
 def failover() -> Iterator[Figure]:
-    """One pod in each cluster. That of the near one is killed at once, and another one takes its place."""
+    """One pod in each cluster. That of the near one is deleted by force, and another one takes its place.
+
+    Its endpoint goes at once, and its process may live on for a moment: a process that dies alone is another matter.
+    """
     kills: list[float] = []
     with shop("failover", retries=False, locality={}) as pair:
         until(lambda: answered_by(pair.east, "east"), what="the near one answers")
@@ -244,9 +247,9 @@ def failover() -> Iterator[Figure]:
         quantiles(outages, n=100)[98],
         "s",
         "≤ 5 s",
-        f"none; p99 of {TRIALS} kills, median {outages[len(outages) // 2]:.2f} s",
+        f"none; p99 of {TRIALS} deletions by force, median {outages[len(outages) // 2]:.2f} s",
     )
-    yield failures("failover-failed", seen, f"{TRIALS} kills without a warning, no retries")
+    yield failures("failover-failed", seen, f"{TRIALS} deletions by force, no retries")
     flaps = sum(each > 2 for each in turns)
     yield Figure(
         "failover-flaps", flaps, f"of {TRIALS}", "0", "none; times that the answers turned more than there and back"
