@@ -17,7 +17,8 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from meshwright.api.conditions import NOT_OBSERVED, PARTS, READY, REASONS, RECONCILING, STALLED, Reason
-from meshwright.api.crd import COLUMNS, definition, root_schema
+from meshwright.api.crd import COLUMNS, action_definition, definition, root_schema
+from meshwright.api.meshaction import PLURAL as ACTIONS
 from meshwright.api.meshinstall import API_VERSION, DNS_LABEL, DNS_NAME, GROUP, KIND, PLURAL, QUANTITY
 from meshwright.cli import main as command_line
 from meshwright.controller.metrics import Metrics
@@ -56,7 +57,8 @@ def current(path: Path, text: str) -> bool:
 def pages() -> dict[Path, str]:
     """Every generated file with its text, by its path in the repository."""
     return {
-        Path("crds") / f"{PLURAL}.{GROUP}.yaml": crd(),
+        Path("crds") / f"{PLURAL}.{GROUP}.yaml": crd(definition()),
+        Path("crds") / f"{ACTIONS}.{GROUP}.yaml": crd(action_definition()),
         REFERENCE / "meshinstall.md": page("api/meshinstall.py", meshinstall()),
         REFERENCE / "conditions.md": page("api/conditions.py", conditions()),
         REFERENCE / "metrics.md": page("controller/metrics.py", metrics()),
@@ -64,8 +66,8 @@ def pages() -> dict[Path, str]:
     }
 
 
-def crd() -> str:
-    text: str = yaml.safe_dump(definition(), sort_keys=False, width=110, allow_unicode=True)
+def crd(definition: Json) -> str:
+    text: str = yaml.safe_dump(definition, sort_keys=False, width=110, allow_unicode=True)
     return text
 
 

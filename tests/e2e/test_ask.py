@@ -22,6 +22,7 @@ from testbed.product import NAMESPACE, Product, eventually
 
 ASKED, OUTSIDE = "e2e-asked", "e2e-unasked"
 ISTIOD = "istio-system"
+NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)  # when they are asked is what they are told
 # Takes connections, and says nothing on any of them.
 SILENT = workloads.container(
     command=["python3", "-c", "import socket, time; held = socket.create_server(('', 8080)); time.sleep(3600)"],
@@ -100,7 +101,7 @@ async def test_every_istiod_tells_what_it_runs(apps: Product, operator: Client) 
     assert len(names) == 2
     # Each proxy hangs on one of the two, and those of other tests come and go.
     synced = [each for name in names for each in inside(apps, name, "/debug/syncz")]
-    answers = await ask(operator, ISTIOD, names)
+    answers = await ask(operator, ISTIOD, names, now=NOW)
     assert [answer.pod for answer in answers] == names
     for answer in answers:
         assert answer.trouble == ""
@@ -154,7 +155,9 @@ async def test_a_pod_that_is_silent_holds_nobody_up(apps: Product, operator: Cli
     (name,) = pods(apps, OUTSIDE)
     began = time.monotonic()
     answers = await asyncio.gather(
-        operator.proxied(OUTSIDE, name, 8080, "/metrics"), ask(operator, ISTIOD, istiods(apps)), return_exceptions=True
+        operator.proxied(OUTSIDE, name, 8080, "/metrics"),
+        ask(operator, ISTIOD, istiods(apps), now=NOW),
+        return_exceptions=True,
     )
     assert time.monotonic() - began < 8
     assert isinstance(answers[0], Unreachable)
@@ -174,7 +177,7 @@ async def test_nobody_there(apps: Product, operator: Client) -> None:
 
 
 async def test_without_the_permissions_the_trouble_names_them(apps: Product, stranger: Client) -> None:
-    (answer,) = await ask(stranger, ISTIOD, istiods(apps)[:1])
+    (answer,) = await ask(stranger, ISTIOD, istiods(apps)[:1], now=NOW)
     assert 'cannot get resource "pods/proxy"' in answer.trouble
     assert answer.mesh_config is None
     found = await Census().look(stranger, [(ASKED, pods(apps, ASKED)[0])], now=dt.datetime.now(dt.UTC))
@@ -186,7 +189,7 @@ async def test_a_mesh_whose_istiod_was_replaced(apps: Product, operator: Client)
     """The pods change under the question: who is gone is a trouble, who stays answers."""
     stays, goes = istiods(apps)
     apps.kubectl("-n", ISTIOD, "delete", "pod", goes, "--timeout=60s", timeout=70)
-    first, second = await ask(operator, ISTIOD, [stays, goes])
+    first, second = await ask(operator, ISTIOD, [stays, goes], now=NOW)
     assert (first.trouble, bool(first.mesh_config)) == ("", True)
     assert "not found" in second.trouble
     assert eventually(lambda: len(istiods(apps)) == 2, seconds=60)

@@ -53,7 +53,7 @@ async def test_every_istiod_is_asked_at_once() -> None:
          ("b", "/debug/mesh"): Forbidden('cannot get resource "pods/portforward"'), ("c", "/debug/mesh"): b"{}"},
         together=8,
     )  # fmt: skip
-    first, second, third, fourth = await ask(pods, "istio-system", ["a", "b", "c", "d"])
+    first, second, third, fourth = await ask(pods, "istio-system", ["a", "b", "c", "d"], now=NOW)
     assert first == Answer(
         pod="a", version="1.31.4-abc", mesh_config={"trustDomain": "x"}, proxies_by_version={"1.31.4": 3},
         root_expires=ROOT_EXPIRES,
@@ -69,14 +69,14 @@ async def test_every_istiod_is_asked_at_once() -> None:
 
 async def test_a_mesh_config_that_is_none() -> None:
     for said in (b"", b"<html>", b"[]", b"\xff"):
-        (answer,) = await ask(Pods({("a", "/metrics"): METRICS, ("a", "/debug/mesh"): said}), "n", ["a"])
+        (answer,) = await ask(Pods({("a", "/metrics"): METRICS, ("a", "/debug/mesh"): said}), "n", ["a"], now=NOW)
         assert answer.mesh_config is None
         assert "no JSON object" in answer.trouble
         assert answer.proxies_by_version == {"1.31.4": 3}
 
 
 async def test_nobody_is_asked_when_there_is_nobody() -> None:
-    assert await ask(Pods({}), "n", []) == ()
+    assert await ask(Pods({}), "n", [], now=NOW) == ()
     assert await Census().look(Pods({}), [], now=NOW) == Earliest()
 
 
@@ -120,7 +120,7 @@ async def test_the_other_clusters_that_an_istiod_reads() -> None:
         ("b", "/metrics"): METRICS, ("b", "/debug/mesh"): b"{}", ("b", "/debug/clusterz"): b"<html>",
         ("c", "/metrics"): METRICS, ("c", "/debug/mesh"): b"{}",
     }  # fmt: skip
-    first, second, third = await ask(Pods(said), "istio-system", ["a", "b", "c"], joined=True)
+    first, second, third = await ask(Pods(said), "istio-system", ["a", "b", "c"], now=NOW, joined=True)
     assert first.remotes == {"west": True, "north": False}
     assert second.remotes == {}
     assert third.trouble == "c is silent"

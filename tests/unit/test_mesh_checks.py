@@ -73,6 +73,9 @@ BAD_INPUT: list[tuple[str, Json, str]] = [
      {"locality": {"failover": [{"from": "a", "to": "b"}], "distribute": [{"from": "a/*", "to": {"b/*": 100}}]}},
      ("spec.locality: failover and distribute exclude each other: distribute says where traffic goes at any time, so"
      " remove one of the two")),
+    ("a rule that would act and undo in turns", {"scaling": {"rules": [{"action": "AddReplica", "clear": 2}]}},
+     ("spec.scaling.rules[0] (AddReplica).clear (2) is not below threshold (1): an action would be taken and undone in"
+      " turns: lower clear")),
     ("a region that fails over to itself", {"locality": {"failover": [{"from": "a", "to": "a"}]}},
      "spec.locality.failover[0]: a cannot fail over to itself: name another region"),
     ("a region that fails over twice",

@@ -100,7 +100,9 @@ def test_more_pods_than_the_largest_size_is_for_are_told(pods: int, told: str | 
     for seen in (cluster(enrolled=pods), running(Size.LARGE, enrolled=pods)):
         decision = decided(asked(), seen)
         assert (decision.sizing.size, reason(decision), decision.nowhere) == (Size.LARGE, told, False)
-    assert reason(decided(asked("Large"), cluster(enrolled=pods))) is None  # somebody knows better
+    assert reason(decided(asked("Large"), cluster(enrolled=pods))) == told
+    knows_better = mesh(scaling={"rules": [{"action": "MultiClusterRequired", "mode": "Off"}]})
+    assert reason(decided(knows_better, cluster(enrolled=pods))) is None
     assert reason(decided(asked(), running(Size.SMALL, enrolled=pods))) is None  # scaling is for later
 
 
@@ -108,7 +110,7 @@ def test_what_is_said_of_too_many_pods() -> None:
     decision = decided(asked(), cluster(enrolled=12000))
     assert decision.finding
     assert decision.finding.message == (
-        "cluster primary has 12000 pods in the mesh, and the largest size is for less than 10000: spread them over"
+        "cluster primary has 12000 pods in the mesh, and one cluster is for less than 10000: spread them over"
         " several clusters"
     )
 

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from the typed classes (`make generate` writes it to `crds/`)."""
+"""The CustomResourceDefinitions, generated from the typed classes (`make generate` writes it to `crds/`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from meshwright.api.meshinstall import GROUP, KIND, PLURAL, VERSION, MeshSpec, MeshStatus, rules
+from meshwright.api import meshaction
+from meshwright.api.meshaction import ActionSpec, ActionStatus
+from meshwright.api.meshinstall import GROUP, KIND, PLURAL, VERSION, MeshSpec, MeshStatus
+from meshwright.api.model import rules
 
 COLUMNS = (
     # name, type, JSON path, priority (1: only with -o wide)
@@ -29,23 +32,56 @@ MINOR_STEP = (
 )
 
 
+ACTION_COLUMNS = (
+    ("Mesh", "string", ".spec.mesh", 0),
+    ("Cluster", "string", ".spec.cluster", 0),
+    ("Action", "string", ".spec.action", 0),
+    ("Mode", "string", ".spec.mode", 0),
+    ("Phase", "string", ".status.phase", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Reason", "string", ".spec.reason", 1),
+    ("Message", "string", ".status.message", 1),
+)
+
+
 def definition() -> dict[str, Any]:
-    """The CRD as a dict: one served and stored version, status subresource, structural schema."""
+    """The CRD of MeshInstall as a dict."""
+    return _definition(KIND, PLURAL, ["mesh"], COLUMNS, root_schema())
+
+
+def action_definition() -> dict[str, Any]:
+    """The CRD of MeshAction."""
+    spec = schema_of(ActionSpec) | {"description": "What was decided."}
+    status = schema_of(ActionStatus) | {"description": "How far it came, written by the operator."}
+    schema = {
+        "description": "A scaling action of Meshwright: written down before it is carried out, and kept.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "`meshwright.dev/v1alpha1`."},
+            "kind": {"type": "string", "description": "`MeshAction`."},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+    }
+    return _definition(meshaction.KIND, meshaction.PLURAL, [], ACTION_COLUMNS, schema)
+
+
+Columns = tuple[tuple[str, str, str, int], ...]
+
+
+def _definition(kind: str, plural: str, short: list[str], columns: Columns, schema: dict[str, Any]) -> dict[str, Any]:
+    """One served and stored version, cluster-scoped, status subresource, structural schema."""
+    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Cluster",
-            "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["mesh"],
-                "categories": ["istio"],
-            },
+            "names": {**names, **({"shortNames": short} if short else {}), "categories": ["istio"]},
             "versions": [
                 {
                     "name": VERSION,
@@ -54,9 +90,9 @@ def definition() -> dict[str, Any]:
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
                         {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
-                        for name, kind, path, priority in COLUMNS
+                        for name, kind, path, priority in columns
                     ],
-                    "schema": {"openAPIV3Schema": root_schema()},
+                    "schema": {"openAPIV3Schema": schema},
                 }
             ],
         },

@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError
-from pydantic.alias_generators import to_camel
 
 from meshwright.api.errors import InvalidSpec
+from meshwright.api.model import Duration, Model, rules
+from meshwright.api.scaling import Scaling, ScalingStatus
 
 GROUP = "meshwright.dev"
 VERSION = "v1alpha1"
@@ -46,7 +47,6 @@ MESH_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$"
 ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
-DURATION = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$"  # as Go writes them
 PATH = r"^/[-A-Za-z0-9._/]+$"
 HOST = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$"
 PORT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -57,28 +57,6 @@ COMPUTED_ENV = (
     "CA_TRUSTED_NODE_ACCOUNTS", "CLUSTER_ID", "EXTERNAL_ISTIOD", "GOMAXPROCS", "ISTIO_MULTIROOT_MESH", "KUBECONFIG",
     "PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "REVISION", "SERVICE_ACCOUNT",
 )  # fmt: skip
-
-
-class Rule(BaseModel):
-    """A CEL rule of the CRD (`x-kubernetes-validations`)."""
-
-    rule: str
-    message: str
-
-
-def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """The schema extra that carries CEL rules, from (rule, message) pairs."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class MTLS(StrEnum):
@@ -225,7 +203,6 @@ class ControlPlane(Model):
     """Further environment variables of istiod (its feature switches)."""
 
 
-Duration = Annotated[str, Field(min_length=2, max_length=40, pattern=DURATION)]
 LOG_LEVEL = "^(trace|debug|info|warning|error|critical|off)$"
 
 
@@ -516,6 +493,9 @@ class MeshSpec(Model):
     """Istio's MeshConfig, as in Istio's own documentation, checked against the fields and types of `spec.version`. What
     follows from other fields (`trustDomain`, `rootNamespace`, `defaultConfig.discoveryAddress`, `defaultConfig.meshId`,
     and what `dataPlane` and `observability` say) cannot be set here."""
+    scaling: Scaling = Scaling()
+    """When istiod is made larger, gets more replicas, or something else is advised. The rules have defaults; see the
+    reference of scaling rules."""
     verify: Verify = Verify.OFF
     """`Traffic`: with several clusters, the mesh is ready only when requests pass from each to each other one. After
     every change a small pod in each cluster, of the operator's image, asks the others, and is taken away when all
@@ -695,6 +675,8 @@ class ClusterStatus(Model):
     """Objects that the mesh consists of, with Istio's CRDs."""
     not_reconciled: int = 0
     """Those of them that the annotation `meshwright.dev/reconcile: disabled` takes out of our hands."""
+    scaling: ScalingStatus | None = None
+    """What each scaling rule says of this cluster."""
     trust: TrustStatus = TrustStatus()
     """The certificates that identities in this cluster rest on; never a key."""
 
@@ -719,6 +701,17 @@ class PlanStatus(Model):
     """Objects that are as declared already."""
     objects: list[str] = []
     """The first objects that would be created, changed or deleted, as `create Kind namespace/name`."""
+
+
+class ActionsStatus(Model):
+    in_flight: int = 0
+    """Actions under way."""
+    standing: int = 0
+    """Actions that were taken, and are not undone."""
+    recommended: int = 0
+    """Actions that are recommended."""
+    last: Annotated[str, Field(max_length=4096)] | None = None
+    """The newest, in a sentence."""
 
 
 class MeshStatus(Model):
@@ -748,6 +741,8 @@ class MeshStatus(Model):
     verified: Annotated[str, Field(max_length=64)] | None = None
     """With `spec.verify: Traffic`: a digest of what requests between all clusters passed for last. Once it changes,
     that is verified again."""
+    scaling: ActionsStatus | None = None
+    """Scaling actions over all clusters: `kubectl get meshactions` lists them."""
     plan: PlanStatus | None = None
     """With `spec.mode: Plan`: what would change."""
 

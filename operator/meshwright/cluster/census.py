@@ -31,16 +31,18 @@ class Ports(Protocol):
     async def forwarded(self, namespace: str, pod: str, port: int, path: str) -> bytes: ...
 
 
-async def ask(ports: Ports, namespace: str, pods: Iterable[str], *, joined: bool = False) -> tuple[Answer, ...]:
+async def ask(
+    ports: Ports, namespace: str, pods: Iterable[str], *, now: dt.datetime, joined: bool = False
+) -> tuple[Answer, ...]:
     """What each istiod says, in order; one that does not answer in time has a trouble instead. Never raises.
 
     `joined`: also of the other clusters that it reads. Its metrics say so, too, but after a new remote Secret they keep
     the state of the former one (`istiod_remote_cluster_sync_status`, seen in 1.31).
     """
-    return tuple(await together(*(_ask(ports, namespace, pod, joined=joined) for pod in pods)))
+    return tuple(await together(*(_ask(ports, namespace, pod, now=now, joined=joined) for pod in pods)))
 
 
-async def _ask(ports: Ports, namespace: str, pod: str, *, joined: bool) -> Answer:
+async def _ask(ports: Ports, namespace: str, pod: str, *, now: dt.datetime, joined: bool) -> Answer:
     (metrics, silent), (config, closed), (clusters, away) = await together(
         _attempt(ports.proxied(namespace, pod, ISTIOD_PORT, "/metrics")),
         _attempt(ports.forwarded(namespace, pod, ISTIOD_PORT, "/debug/mesh")),
@@ -55,6 +57,7 @@ async def _ask(ports: Ports, namespace: str, pod: str, *, joined: bool) -> Answe
         version=exposition.istiod_version(page),
         mesh_config=mesh_config,
         proxies_by_version=exposition.proxies_by_version(page),
+        readout=exposition.readout(page, at=now),
         root_expires=exposition.root_expires(page),
         remotes=_remotes(clusters or b""),
         trouble=silent or closed or away,

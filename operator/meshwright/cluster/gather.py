@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from meshwright.api.errors import KubeconfigError, MeshwrightError, TransientError
+from meshwright.api.meshaction import MeshAction
 from meshwright.api.meshinstall import (
     CNI,
     COMPONENT_GATEWAY,
@@ -35,6 +36,7 @@ from meshwright.cluster.kinds import (
     ENDPOINT_SLICE,
     INJECTABLE_POD,
     LIVING_POD,
+    MESH_ACTION,
     MESH_INSTALL,
     MUTATING_WEBHOOK,
     NAMESPACE,
@@ -45,6 +47,7 @@ from meshwright.cluster.kinds import (
 )
 from meshwright.cluster.pods import NO_SIDECAR, SIDECAR, pod_of, proxy_revision, stays
 from meshwright.cluster.together import together
+from meshwright.mesh.effects import effect
 from meshwright.mesh.enrolment import REVISION, Injection, proxy_image, report
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
@@ -122,10 +125,11 @@ async def gather(
     """
     mesh = with_leaving(MeshInstall.parse(manifest))
     members = mesh.spec.members
+    journal = await journal_of(reader, mesh.name)
     neighbours, image, *found = await together(
         reader.list(MESH_INSTALL),
         _operator_image(reader) if wanted(mesh) else _no_text(),
-        *(_member(reader, mesh, each, others.get(each.name), now) for each in members),
+        *(_member(reader, mesh, each, others.get(each.name), now=now, journal=journal) for each in members),
     )
     return Observed(
         now=now,
@@ -134,25 +138,34 @@ async def gather(
         neighbours=tuple(_neighbour(each) for each in neighbours if each["metadata"]["name"] != mesh.name),
         clusters=tuple(each for each in found if isinstance(each, Cluster)),
         absent=tuple(each for each in found if isinstance(each, Absent)),
+        journal=journal,
         operator_image=image,
     )
 
 
+async def journal_of(reader: Reader, mesh: str) -> tuple[MeshAction, ...]:
+    """The scaling actions of a mesh, oldest first."""
+    found = await reader.list(MESH_ACTION, labels=selector_of({LABEL_MESH: mesh}))
+    actions = [action for each in found if (action := MeshAction.parse(each)) and action.spec.mesh == mesh]
+    return tuple(sorted(actions, key=lambda each: (each.spec.decided, each.name)))
+
+
 async def _member(
-    own: Reader, mesh: MeshInstall, member: MemberCluster, source: Source | Absent | None, now: dt.datetime
-) -> Cluster | Absent:
+    own: Reader, mesh: MeshInstall, member: MemberCluster, source: Source | Absent | None, *, now: dt.datetime,
+    journal: Iterable[MeshAction],
+) -> Cluster | Absent:  # fmt: skip
     """One that does not answer in time is absent: it must not hold up the others, and is not taken for empty."""
     if isinstance(source, Absent):
         return source
     if member.kubeconfig_secret is None:
         server = await _own_api_server(own, member) if len(mesh.spec.members) > 1 else None
-        return replace(await _whole_cluster(own, mesh, member.name, now), api_server=server)
+        return replace(await _whole_cluster(own, mesh, member.name, now, journal), api_server=server)
     if source is None:
         return Absent(member.name, Finding("ClusterAway", f"cluster {member.name} is not looked at from here"))
     server = replace(source.api_server, server=member.server) if member.server else source.api_server
     try:
         async with asyncio.timeout(PATIENCE):
-            cluster = await _whole_cluster(source.reader, mesh, member.name, now)
+            cluster = await _whole_cluster(source.reader, mesh, member.name, now, journal)
             return replace(cluster, api_server=server, clock=source.clock, denied=source.denied)
     except (MeshwrightError, TimeoutError) as error:
         return Absent(member.name, _absence(error, member.name))
@@ -169,11 +182,14 @@ def _absence(error: MeshwrightError | TimeoutError, cluster: str) -> Finding:
     return Finding("MemberNotReady", f"cluster {cluster}: {error}")
 
 
-async def _whole_cluster(reader: Reader, mesh: MeshInstall, name: str, now: dt.datetime) -> Cluster:
+async def _whole_cluster(
+    reader: Reader, mesh: MeshInstall, name: str, now: dt.datetime, journal: Iterable[MeshAction]
+) -> Cluster:
     cluster = await gather_cluster(reader, mesh, name=name, now=now)
     injection = await gather_injection(reader, mesh.spec, cluster.injectors)
     enrolled = max(injection.expected, cluster.proxies)
-    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled) else ()
+    shape = effect(journal, name)
+    nodes = await _nodes(reader) if resize_due(mesh, cluster, enrolled=enrolled, shape=shape) else ()
     if len(mesh.spec.members) > 1:
         cluster = await _identified(reader, mesh.spec, cluster)
     if name in primaries(mesh.spec):
@@ -279,6 +295,7 @@ async def gather_cluster(reader: Reader, mesh: MeshInstall, *, name: str, now: d
         istiods=tuple(workloads.istiod(each) for each in istiods),
         injectors=tuple(_injector(each) for each in injectors),
         troubles=tuple(trouble for pod in pods for trouble in workloads.troubles(pod, now)),
+        killed=tuple(killed for pod in pods if (killed := workloads.out_of_memory(pod))),
         istiod_pods=tuple(sorted(pod["metadata"]["name"] for pod in pods if workloads.is_ready(pod))),
         autoscaled=any(_scales(each, names.istiod) and not _is_ours(each, mesh.name) for each in autoscalers),
         budgets=tuple(budgets),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from meshwright.api import meshaction
 from meshwright.api.meshinstall import API_VERSION, KIND, PLURAL
 
 
@@ -30,6 +31,7 @@ class Kind(NamedTuple):
 
 
 MESH_INSTALL = Kind(API_VERSION, KIND, PLURAL, namespaced=False)
+MESH_ACTION = Kind(API_VERSION, meshaction.KIND, meshaction.PLURAL, namespaced=False)
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 POD = Kind("v1", "Pod", "pods", namespaced=True)
 # One that has ended (of a Job, or evicted) rests on no mesh any more.
@@ -84,7 +86,7 @@ OWNED = (
 
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_version, kind.kind): kind
-    for kind in (*OWNED, MESH_INSTALL, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS)
+    for kind in (*OWNED, MESH_INSTALL, MESH_ACTION, NAMESPACE, NODE, POD, SECRET, EVENT, CRD, LEASE, GATEWAY_CLASS)
 }  # fmt: skip
 
 

@@ -185,6 +185,18 @@ def _trouble(pod: str, container: Manifest, now: dt.datetime) -> Trouble | None:
     return None
 
 
+def out_of_memory(pod: Manifest) -> tuple[str, dt.datetime] | None:
+    """The pod and the last time at which a container of it was killed for its memory."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    ends = [
+        dt.datetime.fromisoformat(ended["finishedAt"])
+        for container in containers
+        for state in (container.get("state") or {}, container.get("lastState") or {})
+        if (ended := state.get("terminated")) and ended.get("reason") == "OOMKilled" and ended.get("finishedAt")
+    ]
+    return (pod["metadata"]["name"], max(ends)) if ends else None
+
+
 def _last_words(ended: Manifest) -> str:
     """How a container ended: its exit code, the reason (OOMKilled, Error), the end of what it said."""
     if not ended:

@@ -58,7 +58,7 @@ class Inquiry:
         if question == last.question and known and last.until and now < last.until:
             return last.replies
         answers, earliest = await together(
-            self._ask(plane, cluster, changed=question != last.question),
+            self._ask(plane, cluster, now=now, changed=question != last.question),
             last.census.look(self._ports, cluster.fleet, now=now),
         )
         replies = Replies(answers, earliest)
@@ -67,14 +67,16 @@ class Inquiry:
         last.until = now + (QUIET if well else HASTE)
         return replies
 
-    async def _ask(self, plane: ControlPlane, cluster: Cluster, *, changed: bool) -> tuple[Answer, ...]:
+    async def _ask(
+        self, plane: ControlPlane, cluster: Cluster, *, now: dt.datetime, changed: bool
+    ) -> tuple[Answer, ...]:
         """A new configuration takes istiod a moment to read: that is no news."""
         for pause in GRACE if changed else ():
-            answers = await ask(self._ports, plane.names.namespace, cluster.istiod_pods, joined=plane.joined)
+            answers = await ask(self._ports, plane.names.namespace, cluster.istiod_pods, now=now, joined=plane.joined)
             if _is_well(Replies(answers), plane, cluster, NOBODY):
                 return answers
             await asyncio.sleep(pause)
-        return await ask(self._ports, plane.names.namespace, cluster.istiod_pods, joined=plane.joined)
+        return await ask(self._ports, plane.names.namespace, cluster.istiod_pods, now=now, joined=plane.joined)
 
     def last(self, mesh: str, cluster: str) -> Replies:
         """What was answered last."""

@@ -37,6 +37,7 @@ from meshwright.controller.joining import Joining, Site, guarded, let_in, verify
 from meshwright.controller.members import Member, Members, sources
 from meshwright.controller.report import Attempt
 from meshwright.controller.reporter import Reporter
+from meshwright.controller.scaling import Scaling
 from meshwright.keys.trust import ensure_trust, look_at_trust
 from meshwright.mesh.desired import ControlPlane, Desired, decide
 from meshwright.mesh.evidence import Replies, certificate_findings, configuration_finding
@@ -86,6 +87,7 @@ class Reconciler:
         self._conflicts: Counter[str] = Counter()  # in a row, by mesh
         self._farewell = Farewell(members, now=now)
         self._joining = Joining(self._farewell)
+        self._scaling = Scaling(members.own.client, instance=reporter.instance)
         self._deletion = Deletion(members, self._farewell, now=now, keep=self._attempt, proceed=self._proceed)
 
     async def reconcile(self, name: str) -> Again | None:
@@ -118,14 +120,13 @@ class Reconciler:
             raise
         self._conflicts.pop(name, None)
         await self._reporter.report(attempt)
-        if attempt.finding is None:
-            return Again(RESYNC)
-        return Again(BLOCKED if REASONS[attempt.finding.reason].stalled else WATCH_PROGRESS)
+        return _again_after_look(attempt)
 
     def _forget(self, name: str) -> None:
         self.meshes = {revision: mesh for revision, mesh in self.meshes.items() if mesh != name}
         self._conflicts.pop(name, None)
         self._members.forget(name)
+        self._scaling.forget(name)
         self._reporter.forget(name)
 
     async def _attempt(self, manifest: Manifest, attempt: Attempt) -> None:
@@ -133,6 +134,7 @@ class Reconciler:
         members = await self._members.of(with_leaving(mesh).spec)
         observed = await gather(self._members.own.reader, manifest, now=self._now(), others=sources(members))
         attempt.mesh, attempt.clusters, attempt.absent = observed.mesh, observed.clusters, observed.absent
+        attempt.journal = observed.journal
         if observed.mesh.spec.mode is Mode.PAUSED:
             attempt.finding = Finding("Paused", "spec.mode is Paused: nothing is changed until it is Apply")
             return
@@ -182,6 +184,8 @@ class Reconciler:
         await together(*(guarded(let_in(each, there, observed, attempt, proceed), each, attempt)
                          for each in there))  # fmt: skip
         await together(*(self._ask(each, observed, attempt) for each in there))
+        for each in there:
+            await guarded(self._scale(each, observed, attempt, proceed), each, attempt)
         attempt.finding = _progress(attempt, sites)
         if attempt.finding is None and any(each.plane.probe for each in sites):
             attempt.verified = question(observed)
@@ -235,6 +239,14 @@ class Reconciler:
         leaves = attempt.leaving.get(site.name)
         attempt.findings[site.name] = (*found, leaves) if leaves else found
 
+    async def _scale(self, site: Site, observed: Observed, attempt: Attempt, proceed: Proceed) -> None:
+        """Whether istiod there is to be another one, by what it says of itself."""
+        if site.plane.primary:
+            return  # it has none
+        replies = attempt.replies[site.name]
+        attempt.scaled[site.name], acted = await self._scaling.look(site, observed, replies, proceed=proceed)
+        attempt.acted |= acted
+
     def _proceed(self, mesh: MeshInstall) -> None:
         """Asked before each write: a newer spec (or a pause, or a deletion) counts from then on."""
         if self._generation_of(mesh.name) > mesh.generation:
@@ -275,6 +287,14 @@ def _check_replicas(live: Live, plane: ControlPlane, cluster: Cluster) -> None:
     istiod = own_istiod(cluster, plane.names)
     if now is not None and plane.replicas.replicas not in (None, now) and (not istiod or istiod.replicas != now):
         raise Conflict(f"{key} was scaled meanwhile")
+
+
+def _again_after_look(attempt: Attempt) -> Again:
+    if attempt.acted:
+        return Again(0.0)
+    if attempt.finding is None:
+        return Again(RESYNC)
+    return Again(BLOCKED if REASONS[attempt.finding.reason].stalled else WATCH_PROGRESS)
 
 
 def _again_after(error: MeshwrightError) -> Again:

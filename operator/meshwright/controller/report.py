@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +22,12 @@ from meshwright.api.conditions import (
     WEBHOOKS_CONFIGURED,
     Part,
 )
+from meshwright.api.meshaction import MeshAction, Phase
 from meshwright.api.meshinstall import (
     API_VERSION,
     FINALIZER,
     KIND,
+    ActionsStatus,
     CheckStatus,
     ClusterStatus,
     Condition,
@@ -43,6 +45,7 @@ from meshwright.api.meshinstall import (
     TrustStatus,
     WorkloadCertificates,
 )
+from meshwright.api.scaling import ReconnectStatus, RuleState, RuleStatus, ScalingStatus
 from meshwright.cluster.apply import Outcome
 from meshwright.mesh import locality, remotes
 from meshwright.mesh.census import Earliest
@@ -54,6 +57,7 @@ from meshwright.mesh.health import cluster_findings, own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Absent, Cluster, Istiod, listed
 from meshwright.mesh.preflight import Result
+from meshwright.mesh.scaling import Verdict
 from meshwright.mesh.trust import Remote, Trust
 from meshwright.mesh.verification import Passage, wanted
 
@@ -63,6 +67,16 @@ NAMED_LEFT = 3
 NOTE_LIMIT = 1024  # bytes, not characters: the API server refuses a longer one
 POD_LIMIT, VERSION_LIMIT, FAILURE_LIMIT, LATENCY_LIMIT = 400, 128, 1024, 32  # characters: pods say what they like
 MESSAGE_LIMIT = 4096  # a condition may hold 32768; what people read in one line is far less
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What the scaling rules say of a cluster."""
+
+    verdicts: tuple[Verdict, ...]
+    next_size: str
+    estimate: str
+    reconnects: ReconnectStatus
 
 
 @dataclass
@@ -83,6 +97,9 @@ class Attempt:
         default_factory=dict
     )  # why a cluster is not as declared, and was not looked at
     passages: dict[str, Mapping[str, Passage]] = field(default_factory=dict)  # requests to others, by whence
+    scaled: dict[str, Scaled] = field(default_factory=dict)  # by cluster
+    journal: tuple[MeshAction, ...] = ()
+    acted: bool = False  # something was decided that is to be carried out now
     verified: str | None = None  # what requests between all clusters have just passed for
     checks: tuple[Result, ...] = ()  # whether the clusters can be joined
     joined: set[str] = field(default_factory=set)  # clusters in which something is about to be made
@@ -116,6 +133,7 @@ def status_of(attempt: Attempt, *, now: dt.datetime) -> dict[str, Any]:
         clusters=clusters,
         checks=_checks(attempt),
         verified=(attempt.verified or before.verified) if wanted(mesh) else None,
+        scaling=_actions(attempt.journal),
         plan=_plan(attempt) if mesh.spec.mode is Mode.PLAN else None,
     )
     return status.model_dump(by_alias=True, exclude_none=True)
@@ -274,6 +292,7 @@ def _cluster(attempt: Attempt, cluster: Cluster, now: dt.datetime) -> ClusterSta
             if each.owner == attempt.mesh.name
         ],
         workload_certificates=_certificates(replies.earliest, now) if replies else before.workload_certificates,
+        scaling=_scaling(attempt.scaled.get(cluster.name), before.scaling, now),
         objects=_total(outcome) if outcome else before.objects,
         not_reconciled=len(outcome.left) if outcome else before.not_reconciled,
         trust=TrustStatus(
@@ -363,6 +382,56 @@ def _versions(versions: Mapping[str, int], revision: str) -> list[ProxyVersion]:
     ]
 
 
+def _scaling(scaled: Scaled | None, before: ScalingStatus | None, now: dt.datetime) -> ScalingStatus | None:
+    """Written when a rule turns; what merely moves is brought up to date from time to time."""
+    if scaled is None:
+        return before
+    rules = [
+        RuleStatus(
+            action=each.action, state=each.state, unit=each.unit, message=each.message[:MESSAGE_LIMIT],
+            value=None if each.value is None else _rounded(each.value), threshold=each.threshold,
+            since=timestamp(each.since) if each.since else None,
+        )
+        for each in scaled.verdicts
+    ]  # fmt: skip
+    if before and before.written and [_turn(each) for each in rules] == [_turn(each) for each in before.rules]:
+        moving = any(each.state in MOVING for each in rules)
+        if now - dt.datetime.fromisoformat(before.written) < (SOON if moving else SELDOM):
+            return before
+    return ScalingStatus(
+        rules=rules, next_size=scaled.next_size, estimate=scaled.estimate, reconnects=scaled.reconnects,
+        written=timestamp(now),
+    )  # fmt: skip
+
+
+MOVING = (RuleState.PENDING, RuleState.ACTING, RuleState.HELD, RuleState.CLEARING)
+SOON, SELDOM = dt.timedelta(minutes=1), dt.timedelta(minutes=5)
+
+
+def _turn(rule: RuleStatus) -> tuple[str, str, str | None]:
+    return rule.action, rule.state, rule.since
+
+
+def _rounded(value: float) -> float:
+    """Two digits, and no part of what is counted or a percentage."""
+    return round(value) if abs(value) >= TWO_DIGITS else float(f"{value:.2g}")
+
+
+TWO_DIGITS = 10
+
+
+def _actions(journal: Iterable[MeshAction]) -> ActionsStatus | None:
+    journal = list(journal)
+    if not journal:
+        return None
+    return ActionsStatus(
+        in_flight=sum(each.in_flight for each in journal),
+        standing=sum(each.in_force and not each.in_flight for each in journal),
+        recommended=sum(each.phase is Phase.RECOMMENDED for each in journal),
+        last=f"{journal[-1].spec.action} ({journal[-1].phase}): {journal[-1].spec.reason}"[:MESSAGE_LIMIT],
+    )
+
+
 def _certificates(earliest: Earliest | None, now: dt.datetime) -> WorkloadCertificates | None:
     if earliest is None or earliest.expires is None:
         return None
@@ -415,6 +484,16 @@ def _severity(condition: Condition) -> str:
 
 
 def event(mesh: MeshInstall, condition: Condition, *, now: dt.datetime, reporter: str) -> dict[str, Any]:
+    return note(
+        mesh, reason=condition.reason, text=condition.message, now=now, reporter=reporter,
+        severity=_severity(condition),
+    )  # fmt: skip
+
+
+def note(
+    mesh: MeshInstall, *, reason: str, text: str, now: dt.datetime, reporter: str, severity: str = "Normal",
+    action: str = "Reconcile",
+) -> dict[str, Any]:  # fmt: skip
     """An Event about a cluster-scoped object lives in the namespace `default`, as kubectl expects."""
     return {
         "apiVersion": "events.k8s.io/v1",
@@ -423,9 +502,9 @@ def event(mesh: MeshInstall, condition: Condition, *, now: dt.datetime, reporter
         "eventTime": now.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": "meshwright.dev/operator",
         "reportingInstance": reporter[:128],
-        "action": "Reconcile",
-        "reason": condition.reason,
-        "type": _severity(condition),
-        "note": condition.message.encode()[:NOTE_LIMIT].decode(errors="ignore"),
+        "action": action,
+        "reason": reason,
+        "type": severity,
+        "note": text.encode()[:NOTE_LIMIT].decode(errors="ignore"),
         "regarding": {"apiVersion": API_VERSION, "kind": KIND, "name": mesh.name, "uid": mesh.uid},
     }

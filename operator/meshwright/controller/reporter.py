@@ -26,7 +26,7 @@ class Reporter:
     def __init__(self, client: Client, metrics: Metrics, *, instance: str, now: Callable[[], dt.datetime]) -> None:
         self._client = client
         self._metrics = metrics
-        self._instance = instance
+        self.instance = instance
         self._now = now
 
     async def report(self, attempt: Attempt) -> None:
@@ -48,7 +48,7 @@ class Reporter:
                 "mesh turned", mesh=mesh.name, condition=turned.type, status=turned.status, reason=turned.reason,
                 message=turned.message,
             )  # fmt: skip
-            event = report.event(mesh, turned, now=now, reporter=self._instance)
+            event = report.event(mesh, turned, now=now, reporter=self.instance)
             try:
                 await self._client.create(EVENT, event, field_manager=STATUS_MANAGER)
             except MeshwrightError as error:  # the status says the same, and is what counts

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from meshwright.mesh.signals import Readout
+
 LOOK_SECONDS = 15  # the time between two looks at a mesh that is in sync
 ROUND = dt.timedelta(hours=1)
 LOOKS_OF_A_ROUND = int(ROUND.total_seconds()) // LOOK_SECONDS
@@ -34,6 +36,7 @@ class Answer:
     mesh_config: Mapping[str, Any] | None = None  # the one that it runs, defaults filled in
     proxies_by_version: Mapping[str, int] = field(default_factory=dict)
     root_expires: dt.datetime | None = None
+    readout: Readout | None = None
     remotes: Mapping[str, bool] = field(default_factory=dict)  # the other clusters, and whether it has read them
     trouble: str = ""
 

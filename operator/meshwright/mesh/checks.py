@@ -17,6 +17,7 @@ from meshwright.mesh import (
     meshconfig,
     meshschema,
     primaries,
+    rules,
     sizing,
     versions,
 )
@@ -88,6 +89,11 @@ def consistent_clusters(observed: Observed) -> Finding | None:
 
 def consistent_locality(observed: Observed) -> Finding | None:
     found = locality.problems(observed.mesh.spec)
+    return Finding("InvalidSpec", "; ".join(found)) if found else None
+
+
+def consistent_scaling(observed: Observed) -> Finding | None:
+    found = rules.problems(observed.mesh.spec.scaling)
     return Finding("InvalidSpec", "; ".join(found)) if found else None
 
 
@@ -206,6 +212,7 @@ CHECKS: tuple[Check, ...] = (
     consistent_gateways,
     consistent_clusters,
     consistent_locality,
+    consistent_scaling,
     mesh_id_is_a_label,
     settable_env,
     no_computed_keys,

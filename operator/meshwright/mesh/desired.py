@@ -6,8 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from meshwright.api.meshaction import Shape
 from meshwright.api.meshinstall import CNI, MTLS, MeshInstall, MeshSpec, Mode, Size
-from meshwright.mesh import availability, checks, dataplane, locality, meshconfig, primaries, resize, verification
+from meshwright.mesh import (
+    availability,
+    checks,
+    dataplane,
+    effects,
+    locality,
+    meshconfig,
+    primaries,
+    resize,
+    verification,
+)
 from meshwright.mesh.availability import Bounds
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.gateways import Gateway, gateway_of, gateway_specs
@@ -63,6 +74,7 @@ class ControlPlane:
     sizing: Sizing
     replicas: Decision
     bounds: Bounds | None  # None: no autoscaler of ours
+    base: Shape  # replicas and bounds, as they are without scaling actions
     budget: Mapping[str, Any]
     priority_class: str
     env: Mapping[str, str]
@@ -135,12 +147,14 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
     tag = image.tag or spec.version
     primary, entry = spec.primary(cluster.name), primaries.entry(spec, cluster.name)
     demand = replace(cluster, enrolled=primaries.served(observed, cluster))
+    shape = effects.effect(observed.journal, cluster.name)
     size = (
         resize.Decision(size_of(Size.SMALL, spec.control_plane.resources))
         if primary
-        else resize.decide_size(observed.mesh, demand, now=observed.now)
+        else resize.decide_size(observed.mesh, demand, now=observed.now, shape=shape)
     )
-    bounds = bounds_of(spec, size.sizing, cluster)
+    base = bounds_of(spec, size.sizing, cluster)
+    bounds, sizing = effects.bounds(base, shape), size.sizing if base else effects.sizing(size.sizing, shape)
     return ControlPlane(
         cluster=cluster.name,
         network=spec.network(cluster.name),
@@ -154,11 +168,14 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         tag=tag,
         pull_policy=image.pull_policy,
         pull_secrets=tuple(spec.data_plane.image_pull_secrets),
-        sizing=size.sizing,
-        replicas=replicas_for(cluster, spec, size.sizing, bounds),
+        sizing=sizing,
+        replicas=replicas_for(cluster, spec, sizing, bounds),
         bounds=bounds,
+        base=Shape(
+            replicas=base.minimum if base else size.sizing.replicas, max_replicas=base.maximum if base else None
+        ),
         budget=availability.budget(
-            spec.control_plane.pod_disruption_budget, lowest=bounds.minimum if bounds else size.sizing.replicas
+            spec.control_plane.pod_disruption_budget, lowest=bounds.minimum if bounds else sizing.replicas
         ),
         priority_class=spec.control_plane.priority_class_name,
         env=istiod_env(spec, serves=entry is not None),

@@ -9,13 +9,20 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from meshwright.mesh.signals import Histogram, Readout
 
 CONNECTED = "pilot_xds"
 ROOT_EXPIRY = "citadel_server_root_cert_expiry_timestamp"
 ISTIOD = "pilot_info"
 CERTIFICATE = "istio_agent_cert_expiry_seconds"
+STARTED, CPU, MEMORY = "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"
+PUSH, CONTEXT, CONVERGENCE = "pilot_xds_push_time", "pilot_pushcontext_init_seconds", "pilot_proxy_convergence_time"
+PUSHED = ("cds", "lds", "rds", "eds")  # what every proxy gets; kinds that few get would hide it
+BUCKET = "_bucket"
 WORKLOAD = "default"  # the workload's own certificate, among the agent's resources
 
 # No two parts can match the same text, so that a hostile line takes no longer than another one.
@@ -62,6 +69,31 @@ def proxies_by_version(page: str) -> dict[str, int]:
     return counted
 
 
+def readout(page: str, *, at: dt.datetime) -> Readout | None:
+    """What an istiod has counted so far; None where the page is not that of a process."""
+    single: dict[str, float] = {}
+    buckets: dict[str, defaultdict[float, float]] = {
+        name + BUCKET: defaultdict(float) for name in (PUSH, CONTEXT, CONVERGENCE)
+    }
+    lines = [line for line in page.split("\n") if line.startswith(COUNTED)]  # a page has ten thousand others
+    for sample in samples("\n".join(lines)):
+        if not math.isfinite(sample.value) or sample.value < 0:
+            continue
+        if sample.name in buckets:
+            if sample.labels.get("type", PUSHED[0]) in PUSHED and (bound := _number(sample.labels.get("le"))):
+                buckets[sample.name][bound] += sample.value
+        else:
+            single.setdefault(sample.name, sample.value)
+    if not {STARTED, CPU, MEMORY} <= single.keys():
+        return None
+    return Readout(
+        at=at, started=single[STARTED], cpu_seconds=single[CPU], memory=single[MEMORY],
+        proxies=sum(proxies_by_version(page).values()),
+        **{name: Histogram(dict(buckets[series + BUCKET]))
+           for name, series in (("push", PUSH), ("context", CONTEXT), ("convergence", CONVERGENCE))},
+    )  # fmt: skip
+
+
 def istiod_version(page: str) -> str:
     """As it was built, such as `1.31.4-eed52ebb66ad-Clean`; empty where the page does not say."""
     return next((sample.labels.get("version", "") for sample in samples(page) if sample.name == ISTIOD), "")
@@ -84,6 +116,18 @@ def certificate_expires(page: str, *, now: dt.datetime) -> dt.datetime | None:
         math.nan,
     )
     return _moment(now, seconds)
+
+
+COUNTED = (STARTED, CPU, MEMORY, PUSH + BUCKET, CONTEXT + BUCKET, CONVERGENCE + BUCKET)
+
+
+def _number(text: str | None) -> float | None:
+    """Of a bound, above 0; None for anything else."""
+    try:
+        found = float(text or "")
+    except ValueError:
+        return None
+    return found if found > 0 else None
 
 
 def _moment(start: dt.datetime, seconds: float) -> dt.datetime | None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Self
 
+from meshwright.api.meshaction import MeshAction
 from meshwright.api.meshinstall import MeshInstall, Resources, Size
 from meshwright.mesh.enrolment import Injection
 from meshwright.mesh.findings import Finding
@@ -185,6 +186,7 @@ class Cluster:
     injectors: tuple[Injector, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     istiod_pods: tuple[str, ...] = ()  # those of our istiod that are ready
+    killed: tuple[tuple[str, datetime], ...] = ()  # those of our istiod that ran out of memory, and when
     autoscaled: bool = False  # a HorizontalPodAutoscaler that is not ours decides the replicas of our istiod
     budgets: tuple[Budget, ...] = ()
     gateways: tuple[GatewayPods, ...] = ()
@@ -216,4 +218,5 @@ class Observed:
     neighbours: tuple[Neighbour, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     absent: tuple[Absent, ...] = ()
+    journal: tuple[MeshAction, ...] = ()  # oldest first
     operator_image: str = ""  # looked for only where traffic is to be verified

@@ -1,9 +1,9 @@
 """Which size istiod is to have now: what is asked for, unless the nodes have no room for it.
 
-`Auto` is decided once, when the mesh is installed, and remembered in the annotation `meshwright.dev/size` of istiod's
-Deployment. A size that is asked for is tried as long as a node exists that is large enough: where a cluster grows on
-demand, a pod that waits is what makes it grow. A pod that has waited for five minutes takes the size back; it is then
-not tried again until another one is asked for.
+`Auto` is decided when the mesh is installed, and remembered in the annotation `meshwright.dev/size` of istiod's
+Deployment; afterwards a scaling action may change it (`meshwright.mesh.scaling`). A size that is asked for is tried as
+long as a node exists that is large enough: where a cluster grows on demand, a pod that waits is what makes it grow. A
+pod that has waited for five minutes takes the size back; it is then not tried again until another one is asked for.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import datetime as dt
 from dataclasses import dataclass
 from fractions import Fraction
 
+from meshwright.api.meshaction import Shape
 from meshwright.api.meshinstall import ControlPlaneStatus, MeshInstall, RefusedSize, ResourceList, Resources, Size
-from meshwright.mesh import quantity
+from meshwright.api.scaling import Action, RuleMode
+from meshwright.mesh import effects, quantity
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import own_istiod
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Cluster, Istiod
-from meshwright.mesh.sizing import LARGEST, ROWS, Demand, Share, Sizing, alike, size_for, size_of
+from meshwright.mesh.rules import rules_of
+from meshwright.mesh.sizing import ROWS, Demand, Share, Sizing, alike, size_for, size_of
 
 PATIENCE = dt.timedelta(minutes=5)
 PENDING = "Unschedulable"
@@ -35,14 +38,14 @@ class Decision:
     nowhere: bool = False  # no node is large enough, and there is no smaller size that runs
 
 
-def decide_size(mesh: MeshInstall, cluster: Cluster, *, now: dt.datetime) -> Decision:
-    """The size that istiod is to have in a cluster."""
+def decide_size(mesh: MeshInstall, cluster: Cluster, *, now: dt.datetime, shape: Shape = effects.NONE) -> Decision:
+    """The size that istiod is to have in a cluster. `shape`: what actions make of it."""
     plane, before = mesh.spec.control_plane, status_of(mesh, cluster)
     istiod = own_istiod(cluster, Names(mesh.spec.namespace, mesh.spec.revision))
-    size = chosen(plane.size, before, istiod, cluster.enrolled)
-    wanted = size_of(size, plane.resources)
+    size = chosen(plane.size, before, istiod, cluster.enrolled, acting=shape.size)
+    wanted = size_of(size, effects.resources(plane.resources, size, shape))
     target, refused, running = wanted.share.resources, before.refused, _running(before, istiod)
-    well = Decision(wanted, _beyond(plane.size, size, cluster))
+    well = Decision(wanted, _beyond(mesh, cluster))
     if refused and running and refused.size is size and alike(refused.resources, target):
         return Decision(running, Finding("SizeTakenBack", refused.message), refused)
     if istiod and running and alike(running.share.resources, target):
@@ -60,21 +63,24 @@ def decide_size(mesh: MeshInstall, cluster: Cluster, *, now: dt.datetime) -> Dec
     return well
 
 
-def chosen(asked: Size, before: ControlPlaneStatus, istiod: Istiod | None, enrolled: int) -> Size:
-    """`Auto` is what was decided before, or what the pods in the mesh ask for."""
+def chosen(
+    asked: Size, before: ControlPlaneStatus, istiod: Istiod | None, enrolled: int, *, acting: Size | None = None
+) -> Size:
+    """`Auto` is what an action makes it, what was decided before, or what the pods in the mesh ask for."""
     if asked is not Size.AUTO:
         return asked
-    return (istiod.size if istiod else None) or _row(before.size) or size_for(enrolled)
+    return acting or (istiod.size if istiod else None) or _row(before.size) or size_for(enrolled)
 
 
-def resize_due(mesh: MeshInstall, cluster: Cluster, *, enrolled: int) -> bool:
+def resize_due(mesh: MeshInstall, cluster: Cluster, *, enrolled: int, shape: Shape = effects.NONE) -> bool:
     """Whether the nodes have to be looked at: istiod is not there yet, or is to have other resources."""
     plane, istiod = mesh.spec.control_plane, own_istiod(cluster, Names(mesh.spec.namespace, mesh.spec.revision))
     if istiod is None:
         return True
     before = status_of(mesh, cluster)
     try:
-        wanted = size_of(chosen(plane.size, before, istiod, enrolled), plane.resources)
+        size = chosen(plane.size, before, istiod, enrolled, acting=shape.size)
+        wanted = size_of(size, effects.resources(plane.resources, size, shape))
     except ValueError:  # a quantity that is none: a check says so
         return False
     return not alike(before.resources, wanted.share.resources)
@@ -86,13 +92,14 @@ def status_of(mesh: MeshInstall, cluster: Cluster) -> ControlPlaneStatus:
     return next(found, ControlPlaneStatus())
 
 
-def _beyond(asked: Size, size: Size, cluster: Cluster) -> Finding | None:
-    if asked is not Size.AUTO or size is not LARGEST.size or cluster.enrolled < LARGEST.below_pods:
+def _beyond(mesh: MeshInstall, cluster: Cluster) -> Finding | None:
+    rule = next(each for each in rules_of(mesh.spec.scaling) if each.action is Action.MULTI_CLUSTER_REQUIRED)
+    if rule.mode is RuleMode.OFF or not rule.is_over(cluster.enrolled):
         return None
     return Finding(
         "MultiClusterRequired",
-        f"cluster {cluster.name} has {cluster.enrolled} pods in the mesh, and the largest size is for less than"
-        f" {LARGEST.below_pods}: spread them over several clusters",
+        f"cluster {cluster.name} has {cluster.enrolled} pods in the mesh, and one cluster is for less than"
+        f" {rule.threshold:g}: spread them over several clusters",
     )
 
 
