@@ -1,23 +1,27 @@
-"""Scaling in a cluster in memory: what is measured, written down, carried out, undone; and a death at any write of it."""
+"""Scaling in a cluster in memory: what is measured, written down, carried out, and undone."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
+from collections import defaultdict
 from typing import Any
 
 import pytest
+import yaml
 
 from lone import alone
 from memory_world import MESH, World
 from meshes import NOW
 from meshwright.controller.reconcile import Reconciler
-from meshwright.controller.reporter import Reporter
+from meshwright.controller.reporter import STATUS_MANAGER, Reporter
 from meshwright.mesh.objects import Key, Manifest
 
 Json = dict[str, Any]
 AUTOSCALER = Key("autoscaling/v2", "HorizontalPodAutoscaler", "istio-system", "istiod")
 DEPLOYMENT = Key("apps/v1", "Deployment", "istio-system", "istiod")
+LABELS = {"app": "istiod", "istio": "pilot"}
 RULE: Json = {"action": "AddReplica", "minPods": 0, "window": "30s", "clearFor": "1m", "coolDown": "1m"}
 
 
@@ -25,19 +29,20 @@ class Busy(World):
     """A world in which time passes, and istiod tells how slow it is."""
 
     def __init__(self, **spec: Any) -> None:
-        self.now, self.slow, self.pushes, self.asked, self.silent = NOW, False, (0, 0), 0, False
+        self.now, self.slow = NOW, False
+        self.pushes: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))  # quick and slow ones, by pod
         super().__init__(**spec)
-        self.store.proxied = self._metrics  # type: ignore[method-assign]
+        self.store.proxied = self._metrics  # type: ignore[assignment, method-assign]
+        self.store.forwarded = self._mesh_config  # type: ignore[method-assign]
 
     def restart(self) -> None:
         reporter = Reporter(self.store, self.metrics, instance="me", now=lambda: self.now)
         self.reconciler = Reconciler(alone(self.store), reporter, now=lambda: self.now)
 
-    async def _metrics(self, *_: Any, **__: Any) -> bytes:
+    async def _metrics(self, _namespace: str, pod: str, *_: Any, **__: Any) -> bytes:
         seconds = (self.now - NOW).total_seconds()
-        fast, slow = self.pushes
-        self.pushes = (fast + (0 if self.slow else 50), slow + (50 if self.slow else 0))
-        fast, slow = self.pushes
+        fast, slow = self.pushes[pod]
+        fast, slow = self.pushes[pod] = (fast + (0 if self.slow else 50), slow + (50 if self.slow else 0))
         return (
             f"process_start_time_seconds 1\nprocess_cpu_seconds_total {seconds / 10}\n"
             "process_resident_memory_bytes 1e8\n"
@@ -45,6 +50,9 @@ class Busy(World):
             f'pilot_xds_push_time_bucket{{type="cds",le="3"}} {fast + slow}\n'
             f'pilot_xds_push_time_bucket{{type="cds",le="+Inf"}} {fast + slow}\n'
         ).encode()
+
+    async def _mesh_config(self, *_: Any, **__: Any) -> bytes:
+        return json.dumps(yaml.safe_load(self.store.one("ConfigMap", "istio")["data"]["mesh"])).encode()
 
     @property
     def actions(self) -> list[Manifest]:
@@ -73,8 +81,14 @@ class Busy(World):
         replicas = deployment["spec"].get("replicas", 1)
         if autoscaler:
             replicas = autoscaler["spec"]["minReplicas"]
-        status = {name: replicas for name in ("replicas", "updatedReplicas", "availableReplicas", "readyReplicas")}
+        status = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas", "readyReplicas"), replicas)
         generation = deployment["metadata"].get("generation", 1)
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        for key in [key for key in self.store.objects if key.kind == "Pod"]:
+            del self.store.objects[key]
+        for number in range(replicas):
+            metadata = {"namespace": "istio-system", "name": f"istiod-{number}", "labels": LABELS}
+            self.store.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, **ready})
         self.store.edit(
             DEPLOYMENT, {"spec": {"replicas": replicas}, "status": {**status, "observedGeneration": generation}}
         )
@@ -139,6 +153,7 @@ def test_to_delete_an_action_is_to_undo_it(busy: Busy) -> None:
     busy.looks(90, slow=True)
     assert busy.store.objects[AUTOSCALER]["spec"]["minReplicas"] == 3
     (key,) = [key for key in busy.store.objects if key.kind == "MeshAction"]
+    busy.looks(75, slow=False)  # else it would be decided anew
     del busy.store.objects[key]
     busy.look()
     assert busy.store.objects[AUTOSCALER]["spec"]["minReplicas"] == 2
@@ -150,3 +165,55 @@ def test_bounds_that_were_edited_by_hand_are_put_right(busy: Busy) -> None:
     busy.look()
     assert busy.store.objects[AUTOSCALER]["spec"]["minReplicas"] == 3
     assert busy.store.objects[AUTOSCALER]["spec"]["maxReplicas"] == 4
+
+
+# -- crashes
+
+
+class _Dead(Exception):
+    pass
+
+
+def _run(busy: Busy, dies_before: int | None) -> tuple[list[Any], int]:
+    """A life from quiet to busy to quiet; the operator dies before one of its writes, and another one goes on."""
+    writes = 0
+    noted = busy.store._note  # noqa: SLF001
+
+    def note(verb: str, key: Key, manager: str, body: Manifest, *, force: bool = True) -> None:
+        nonlocal writes, dies_before
+        if verb != "try" and manager not in ("kubectl", STATUS_MANAGER) and key.kind != "Event":
+            if writes == dies_before:
+                dies_before = None
+                raise _Dead
+            writes += 1
+        noted(verb, key, manager, body, force=force)
+
+    busy.store._note = note  # type: ignore[method-assign]  # noqa: SLF001
+    seen: list[Any] = []
+    for number in range(30):
+        busy.slow = 3 <= number < 8
+        try:
+            busy.look()
+        except _Dead:
+            busy.restart()
+            busy.now += dt.timedelta(seconds=15)
+        seen.append((busy.phases, busy.store.objects[AUTOSCALER]["spec"]["minReplicas"]))
+    return seen, writes
+
+
+def test_a_death_before_any_write_neither_loses_nor_repeats_an_action() -> None:
+    def world() -> Busy:
+        busy = Busy(scaling={"rules": [RULE]})
+        busy.install()
+        return busy
+
+    untouched, writes = _run(world(), None)
+    assert untouched[-1] == (["Undone"], 2)
+    assert writes > 5
+    for dies_before in range(writes):
+        busy = world()
+        seen, _ = _run(busy, dies_before)
+        assert seen[-1] == (["Undone"], 2), dies_before
+        assert all(len(phases) <= 1 for phases, _ in seen), dies_before
+        # What is in force was written down before.
+        assert all(replicas == 2 or phases for phases, replicas in seen), dies_before

@@ -238,7 +238,7 @@ def test_between_the_thresholds_nothing_happens() -> None:
 
 def test_two_rules_at_once_act_one_after_the_other() -> None:
     life = Life()
-    grown = {"pods": 2500, "demanded": Size.LARGE, "values": SLOW}
+    grown: Json = {"pods": 2500, "demanded": Size.LARGE, "values": SLOW}
     life.until(lambda: len(life.journal) == 1, **grown)
     assert life.verdict().state is RuleState.ACTING  # 2 minutes, and Resize takes 5
     life.until(lambda: bool(life.phases(Action.RESIZE)), **grown)
@@ -339,7 +339,7 @@ def test_more_memory_than_the_largest_size_has_is_not_given() -> None:
     ],
 )
 def test_what_is_recommended_only(action: Action, pods: int, values: dict[str, float]) -> None:
-    full: Json = {"replicas": 12, "fixed": True}
+    full: dict[str, Any] = {"replicas": 12, "fixed": True}
     too_few, enough = Life(), Life()
     for _ in range(80):
         too_few.tick(pods=pods - 1, values=values, **full)
