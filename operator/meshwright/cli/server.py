@@ -28,6 +28,7 @@ ERROR = 400
 SECONDS = 10.0
 WATCH_SECONDS = 300
 WHAT = "read the MeshInstalls"
+ACTIONS = "meshactions"
 
 
 class Server:
@@ -69,6 +70,17 @@ class Server:
         if name and not meshes:
             raise NotFound(no_such_mesh(name, [each["metadata"]["name"] for each in found]))
         return meshes, answer["metadata"]["resourceVersion"]
+
+    def actions(self) -> list[Json]:
+        """All MeshActions, oldest first; none where their kind is not installed."""
+        with _reaching(self._http.url):
+            answer = self._http.get(version=API_VERSION, url=ACTIONS)
+            if answer.status_code == requests.codes.not_found:
+                return []
+            if answer.status_code >= ERROR:
+                raise classify(answer.status_code, answer.content, answer.headers, what="read the MeshActions")
+            found = answer.json()["items"] or ()
+        return sorted(found, key=lambda each: (str(each["spec"].get("decided")), str(each["metadata"]["name"])))
 
     def changes(self, version: str) -> Iterator[None]:
         """Something, whenever a MeshInstall has changed since `version`; ends after some minutes, or an error."""
