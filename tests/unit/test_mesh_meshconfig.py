@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from meshes import mesh
-from meshwright.mesh.meshconfig import computed_keys, merge, mesh_config, misspelt_keys
+from meshwright.api.meshinstall import ControlPlaneStatus, Resources, Size
+from meshwright.mesh.meshconfig import (
+    KEEPALIVE,
+    PROXY_KEEPALIVE,
+    bears_keepalive,
+    computed_keys,
+    merge,
+    mesh_config,
+    misspelt_keys,
+)
+from meshwright.mesh.sizing import size_of
 
 Json = dict[str, Any]
 
@@ -22,9 +32,25 @@ def test_a_fresh_mesh_has_istios_defaults_and_what_follows_from_the_spec() -> No
         "defaultConfig": {
             "discoveryAddress": "istiod.istio-system.svc:15012",
             "meshId": "cluster.local",
-            "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true", "ISTIO_DELTA_XDS": "true"},
+            "proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "true", "ISTIO_DELTA_XDS": "true", **PROXY_KEEPALIVE},
         },
     }
+
+
+def test_proxies_ping_often_once_every_istiod_bears_it() -> None:
+    known = size_of(Size.SMALL, Resources()).share.resources
+    before = ControlPlaneStatus(size=Size.SMALL, resources=known)  # of a Meshwright that knew nothing of it
+    after = before.model_copy(update={"keepalive": KEEPALIVE})
+    for status, pings in ((ControlPlaneStatus(), True), (before, False), (after, True)):
+        found = mesh_config(mesh().spec, keepalive=bears_keepalive(status))["defaultConfig"]["proxyMetadata"]
+        assert (found.items() >= PROXY_KEEPALIVE.items()) is pings
+
+
+def test_how_often_a_proxy_pings_may_be_set() -> None:
+    given = {"defaultConfig": {"proxyMetadata": {"GRPC_KEEPALIVE_INTERVAL": "20s"}}}
+    found = mesh_config(mesh(meshConfig=given).spec)["defaultConfig"]["proxyMetadata"]
+    assert found["GRPC_KEEPALIVE_INTERVAL"] == "20s"
+    assert computed_keys(mesh(meshConfig=given).spec) == []
 
 
 def test_what_is_computed_follows_its_fields() -> None:
@@ -38,7 +64,7 @@ def test_what_is_computed_follows_its_fields() -> None:
 def test_what_is_computed_for_proxies_stands_beside_the_users() -> None:
     found = mesh_config(mesh(meshConfig={"defaultConfig": {"proxyMetadata": {"MINE": "1"}}}).spec)
     assert found["defaultConfig"]["proxyMetadata"] == {
-        "MINE": "1", "PROXY_CONFIG_XDS_AGENT": "true", "ISTIO_DELTA_XDS": "true",
+        "MINE": "1", "PROXY_CONFIG_XDS_AGENT": "true", "ISTIO_DELTA_XDS": "true", **PROXY_KEEPALIVE,
     }  # fmt: skip
 
 
@@ -164,7 +190,7 @@ def test_what_is_computed_cannot_be_set(given: Json, refused: list[str]) -> None
         ({"defaultConfig": {"mesh_id": "x"}}, [("defaultConfig.mesh_id", "meshId")]),
         (
             {"trust_domain": "x", "defaultConfig": {"discovery_address": "x", "meshId": "y"}},
-            [("trust_domain", "trustDomain"), ("defaultConfig.discovery_address", "discoveryAddress")],
+            [("defaultConfig.discovery_address", "discoveryAddress"), ("trust_domain", "trustDomain")],
         ),
     ],
 )

@@ -103,7 +103,7 @@ def test_more_pods_than_the_largest_size_is_for_are_told(pods: int, told: str | 
     assert reason(decided(asked("Large"), cluster(enrolled=pods))) == told
     knows_better = mesh(scaling={"rules": [{"action": "MultiClusterRequired", "mode": "Off"}]})
     assert reason(decided(knows_better, cluster(enrolled=pods))) is None
-    assert reason(decided(asked(), running(Size.SMALL, enrolled=pods))) is None  # scaling is for later
+    assert reason(decided(asked(), running(Size.SMALL, enrolled=pods))) == told
 
 
 def test_what_is_said_of_too_many_pods() -> None:

@@ -553,6 +553,9 @@ class ControlPlaneStatus(Model):
     """The size that istiod has: with `Auto`, what was decided."""
     resources: Resources | None = None
     """Requests and limits of each replica, as they were rolled out last."""
+    keepalive: Annotated[str, Field(max_length=32)] | None = None
+    """Interval and timeout with which every replica finds out that a proxy is gone, as they were rolled out last:
+    proxies get theirs afterwards."""
     refused: RefusedSize | None = None
     """A size that found no room on the nodes. It is tried again when `spec.controlPlane` asks for another one."""
 

@@ -73,6 +73,18 @@ class Freeze(Model):
     """Until when."""
 
 
+class RebalanceMethod(StrEnum):
+    CONNECTION_AGE = "ConnectionAge"
+
+
+class Rebalance(Model):
+    method: RebalanceMethod = RebalanceMethod.CONNECTION_AGE
+    """`ConnectionAge`: istiod ends each connection of a proxy at that age, and the proxy connects anew, to any
+    replica."""
+    connection_age: Duration = "30m"
+    """The age. Another one restarts istiod, a replica at a time."""
+
+
 class Scaling(Model):
     rules: Annotated[
         list[ScalingRule],
@@ -81,6 +93,8 @@ class Scaling(Model):
         }),
     ] = []  # fmt: skip
     """What is changed of the rules, by their action. Unset: all of them as they are."""
+    rebalance: Rebalance = Rebalance()
+    """How proxies are spread over the replicas after their number has changed."""
     freezes: Annotated[list[Freeze], Field(max_length=32)] = []
     """Times in which no rule acts and nothing is undone; recommendations go on."""
 

@@ -140,13 +140,28 @@ def parser() -> argparse.ArgumentParser:
 
     explain = verbs.add_parser(
         "explain",
-        help="explain a reason that a condition carries, and the next step; needs no cluster",
+        help="explain a reason that a condition carries, and the next step; or `scaling`, of a mesh",
         description="Explain what a reason of a condition means, and what to do about it; or all reasons of a"
-        " condition. Needs no cluster.",
+        " condition; that needs no cluster. `explain scaling` shows of a mesh its size, what comes next and at how many"
+        " pods, what each scaling rule measures, why it acted or not, and the actions.",
     )
-    explain.add_argument("reason", metavar="REASON", nargs="?", help="a reason or a condition; without it, all of them")
+    explain.add_argument(
+        "reason", metavar="REASON", nargs="?", help="a reason or a condition; without it, all of them; or scaling"
+    )
+    name(explain, "with scaling: the mesh; without it, all of them")
+    cluster(explain)
     form(explain)
     explain.set_defaults(run=_explain)
+
+    replay = verbs.add_parser(
+        "replay",
+        help="make recorded scaling decisions again; needs no cluster",
+        description="Make the decisions of the MeshActions in FILE again, from all that they rested on, and compare"
+        " them byte for byte. Needs no cluster. The exit code is 2 when one comes out differently.",
+    )
+    replay.add_argument("file", metavar="FILE", help="MeshActions, as kubectl writes them; - for standard input")
+    form(replay)
+    replay.set_defaults(run=_replay)
 
     render = verbs.add_parser(
         "render",
@@ -258,7 +273,22 @@ def _explain(options: argparse.Namespace) -> int:
     from meshwright.cli.explain import run
     from meshwright.cli.terminal import terminal
 
+    if options.reason == "scaling":
+        from meshwright.cli import scaling
+        from meshwright.cli.kubeconfig import access
+
+        return scaling.run(
+            options.name, access=access(options.kubeconfig, options.context), output=options.output,
+            terminal=terminal(options.color),
+        )  # fmt: skip
     return run(options.reason, output=options.output, terminal=terminal(options.color))
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from meshwright.cli.replay import run
+    from meshwright.cli.terminal import terminal
+
+    return run(options.file, output=options.output, terminal=terminal(options.color))
 
 
 def _render(options: argparse.Namespace) -> int:

@@ -54,6 +54,7 @@ from meshwright.mesh.enrolment import Injection
 from meshwright.mesh.evidence import Replies
 from meshwright.mesh.findings import Finding
 from meshwright.mesh.health import cluster_findings, own_istiod
+from meshwright.mesh.meshconfig import KEEPALIVE
 from meshwright.mesh.names import Names
 from meshwright.mesh.observed import Absent, Cluster, Istiod, listed
 from meshwright.mesh.preflight import Result
@@ -354,7 +355,9 @@ def _absent(attempt: Attempt, absent: Absent) -> ClusterStatus:
 
 def _control_plane(plane: ControlPlane | None, istiod: Istiod | None, before: ControlPlaneStatus) -> ControlPlaneStatus:
     """Size and resources are those that were rolled out last: what a size that finds no room goes back to."""
-    size, resources = before.size, before.resources
+    size, resources, keepalive = before.size, before.resources, before.keepalive
+    if plane and istiod and istiod.rolled_out:
+        keepalive = KEEPALIVE
     if plane and istiod and istiod.rolled_out and plane.sizing.share.is_that_of(istiod.resources):
         size, resources = plane.sizing.size, plane.sizing.share.resources
     return ControlPlaneStatus(
@@ -362,6 +365,7 @@ def _control_plane(plane: ControlPlane | None, istiod: Istiod | None, before: Co
         ready_replicas=istiod.available if istiod else 0,
         size=size,
         resources=resources,
+        keepalive=keepalive,
         refused=plane.resize.refused if plane else before.refused,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +11,17 @@ import structlog
 from meshwright.api.errors import Conflict, MeshwrightError
 from meshwright.api.meshaction import ActionSpec, ActionStatus, MeshAction
 from meshwright.api.meshinstall import Size
-from meshwright.api.scaling import Action, ReconnectStatus
+from meshwright.api.scaling import Action, ReconnectStatus, RuleMode
 from meshwright.cluster.client import Client, Manifest
-from meshwright.cluster.kinds import EVENT, MESH_ACTION
+from meshwright.cluster.kinds import EVENT, MESH_ACTION, NAMESPACE, SERVICE
+from meshwright.cluster.together import together
 from meshwright.controller import report
 from meshwright.controller.joining import Site
 from meshwright.mesh import reconnects, signals
 from meshwright.mesh.desired import ControlPlane
 from meshwright.mesh.evidence import Replies
 from meshwright.mesh.health import own_istiod
+from meshwright.mesh.objects import labels_of
 from meshwright.mesh.observed import Cluster, Observed
 from meshwright.mesh.quantity import parse
 from meshwright.mesh.record import record
@@ -35,6 +37,7 @@ from meshwright.mesh.scaling import (
     rfc3339,
     step,
 )
+from meshwright.mesh.scoping import Scene, places, proposal
 from meshwright.mesh.signals import PODS, History, Limits, Reading
 from meshwright.mesh.sizing import ROWS, Sizing, size_for, size_of
 
@@ -75,14 +78,44 @@ class Scaling:
         )  # fmt: skip
         answer = step(question)
         course.clocks = dict(answer.clocks)
-        acted = await self._write(question, answer, observed, proceed)
+        if advice := [each for each in answer.new if each.action not in (Action.RESIZE, Action.ADD_REPLICA)]:
+            scene = await self._scene(site, observed, course.history)
+            texts = {each.action: proposal(each.action, scene, pods=look.pods) for each in advice}
+            new = tuple(each.model_copy(update={"proposal": texts.get(each.action)}) for each in answer.new)
+            acted = await self._write(question, answer, new, observed, proceed)
+        else:
+            acted = await self._write(question, answer, answer.new, observed, proceed)
         await self._prune(question, proceed)
         return _scaled(look, answer, site.plane, course.history), acted
 
     def forget(self, mesh: str) -> None:
         self._courses = {key: course for key, course in self._courses.items() if key[0] != mesh}
 
-    async def _write(self, question: Question, answer: Step, observed: Observed, proceed: Callable[[], None]) -> bool:
+    async def _scene(self, site: Site, observed: Observed, history: History) -> Scene:
+        """Looked at only when something new is advised."""
+        names = site.plane.names
+        services, namespaces = await together(
+            site.member.client.list(SERVICE, metadata_only=True), site.member.reader.list(NAMESPACE, metadata_only=True)
+        )
+        sizes = [looks[-1].config_bytes for looks in history.looks.values() if looks]
+        return Scene(
+            mesh=observed.mesh.name,
+            namespace=names.namespace,
+            cluster=site.name,
+            places=places(
+                (each["metadata"]["namespace"] for each in services),
+                site.cluster.proxy_namespaces,
+                {each["metadata"]["name"]: labels_of(each) for each in namespaces},
+                revision=names.revision,
+            ),
+            gateways=frozenset(each.namespace for each in site.plane.gateways),
+            config_bytes=max(sizes, default=0.0),
+        )
+
+    async def _write(
+        self, question: Question, answer: Step, new: Sequence[ActionSpec], observed: Observed,
+        proceed: Callable[[], None],
+    ) -> bool:  # fmt: skip
         """The journal first. An action that is there already was written before a crash: it is gone on with."""
         journal = {each.name: each for each in question.journal}
         now = rfc3339(question.look.now)
@@ -91,7 +124,7 @@ class Scaling:
             await self._client.apply(MESH_ACTION, _status(move.name, move, now), field_manager=MANAGER,
                                      subresource="status")  # fmt: skip
             await self._tell(observed, journal[move.name].spec, f"{move.phase}: {move.message}")
-        for name, spec in zip(names(answer.new), answer.new, strict=True):
+        for name, spec in zip(names(new), new, strict=True):
             proceed()
             action = MeshAction(name=name, spec=spec.model_copy(update={"record": record(question, answer)}))
             try:
@@ -100,7 +133,9 @@ class Scaling:
                 )
             except Conflict:
                 continue
-            begun = Move(name, action.phase, "written down; it is carried out next")
+            carried_out = spec.action in (Action.RESIZE, Action.ADD_REPLICA) and spec.mode is RuleMode.ENFORCE
+            text = "written down; it is carried out next" if carried_out else "nothing is changed: it is advice"
+            begun = Move(name, action.phase, text)
             await self._client.apply(MESH_ACTION, _status(name, begun, now), field_manager=MANAGER,
                                      subresource="status")  # fmt: skip
             await self._tell(observed, spec, spec.reason)

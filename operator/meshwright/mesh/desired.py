@@ -79,6 +79,7 @@ class ControlPlane:
     priority_class: str
     env: Mapping[str, str]
     mesh_config: Mapping[str, Any]
+    connection_age: str  # at which istiod ends a connection
     injector_values: Mapping[str, Any]
     mtls: MTLS
     trust: TrustIntent
@@ -179,7 +180,10 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         ),
         priority_class=spec.control_plane.priority_class_name,
         env=istiod_env(spec, serves=entry is not None),
-        mesh_config=meshconfig.mesh_config(spec),
+        mesh_config=meshconfig.mesh_config(
+            spec, keepalive=meshconfig.bears_keepalive(resize.status_of(observed.mesh, cluster))
+        ),
+        connection_age=spec.scaling.rebalance.connection_age,
         injector_values=injector_values(
             hub=image.hub,
             tag=tag,

@@ -21,6 +21,7 @@ ISTIOD = "pilot_info"
 CERTIFICATE = "istio_agent_cert_expiry_seconds"
 STARTED, CPU, MEMORY = "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"
 PUSH, CONTEXT, CONVERGENCE = "pilot_xds_push_time", "pilot_pushcontext_init_seconds", "pilot_proxy_convergence_time"
+CONFIG = "pilot_xds_config_size_bytes"  # of one answer, by kind
 PUSHED = ("cds", "lds", "rds", "eds")  # what every proxy gets; kinds that few get would hide it
 BUCKET = "_bucket"
 WORKLOAD = "default"  # the workload's own certificate, among the agent's resources
@@ -72,6 +73,7 @@ def proxies_by_version(page: str) -> dict[str, int]:
 def readout(page: str, *, at: dt.datetime) -> Readout | None:
     """What an istiod has counted so far; None where the page is not that of a process."""
     single: dict[str, float] = {}
+    sizes: dict[str, dict[str, float]] = {CONFIG + "_sum": {}, CONFIG + "_count": {}}
     buckets: dict[str, defaultdict[float, float]] = {
         name + BUCKET: defaultdict(float) for name in (PUSH, CONTEXT, CONVERGENCE)
     }
@@ -79,7 +81,9 @@ def readout(page: str, *, at: dt.datetime) -> Readout | None:
     for sample in samples("\n".join(lines)):
         if not math.isfinite(sample.value) or sample.value < 0:
             continue
-        if sample.name in buckets:
+        if sample.name in sizes:
+            sizes[sample.name][sample.labels.get("type", "")] = sample.value
+        elif sample.name in buckets:
             if sample.labels.get("type", PUSHED[0]) in PUSHED and (bound := _number(sample.labels.get("le"))):
                 buckets[sample.name][bound] += sample.value
         else:
@@ -89,6 +93,11 @@ def readout(page: str, *, at: dt.datetime) -> Readout | None:
     return Readout(
         at=at, started=single[STARTED], cpu_seconds=single[CPU], memory=single[MEMORY],
         proxies=sum(proxies_by_version(page).values()),
+        config_bytes=sum(
+            size / count
+            for kind, size in sizes[CONFIG + "_sum"].items()
+            if (count := sizes[CONFIG + "_count"].get(kind, 0.0))
+        ),
         **{name: Histogram(dict(buckets[series + BUCKET]))
            for name, series in (("push", PUSH), ("context", CONTEXT), ("convergence", CONVERGENCE))},
     )  # fmt: skip
@@ -118,7 +127,7 @@ def certificate_expires(page: str, *, now: dt.datetime) -> dt.datetime | None:
     return _moment(now, seconds)
 
 
-COUNTED = (STARTED, CPU, MEMORY, PUSH + BUCKET, CONTEXT + BUCKET, CONVERGENCE + BUCKET)
+COUNTED = (STARTED, CPU, MEMORY, PUSH + BUCKET, CONTEXT + BUCKET, CONVERGENCE + BUCKET, CONFIG)
 
 
 def _number(text: str | None) -> float | None:

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from meshwright.api.meshinstall import MeshSpec
+from meshwright.api.meshinstall import ControlPlaneStatus, MeshSpec
 from meshwright.mesh import dataplane, locality
 from meshwright.mesh.names import Names
 
 PROVIDERS = "extensionProviders"
+# Of both sides, so that a lost istiod is found out after 15 s instead of 40. istiod refuses proxies that ping it more
+# than twice in its own interval, so it has to have these first.
+KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT = "10s", "5s"
+PROXY_KEEPALIVE = {"GRPC_KEEPALIVE_INTERVAL": KEEPALIVE_INTERVAL, "GRPC_KEEPALIVE_TIMEOUT": KEEPALIVE_TIMEOUT}
+KEEPALIVE = f"{KEEPALIVE_INTERVAL}/{KEEPALIVE_TIMEOUT}"
 
 
-def defaults(spec: MeshSpec) -> dict[str, Any]:
-    """Istio's own defaults for a fresh mesh (what its charts write), below the user's values."""
+def bears_keepalive(before: ControlPlaneStatus) -> bool:
+    """Whether proxies may ping as often as ours do: not while an istiod of before runs that would cut them off."""
+    return before.resources is None or before.keepalive == KEEPALIVE
+
+
+def defaults(spec: MeshSpec, *, keepalive: bool = True) -> dict[str, Any]:
+    """Istio's own defaults for a fresh mesh (what its charts write), and keepalives; below the user's values."""
     metrics = ["prometheus"] if spec.observability.prometheus else []
-    return {"defaultProviders": {"metrics": metrics}, "enablePrometheusMerge": True}
+    config: dict[str, Any] = {"defaultProviders": {"metrics": metrics}, "enablePrometheusMerge": True}
+    return config | ({"defaultConfig": {"proxyMetadata": PROXY_KEEPALIVE}} if keepalive else {})
 
 
 def computed(spec: MeshSpec) -> dict[str, Any]:
@@ -36,8 +47,9 @@ def computed(spec: MeshSpec) -> dict[str, Any]:
     return merge(identity, {key: value for key, value in components.items() if key != PROVIDERS})
 
 
-def mesh_config(spec: MeshSpec) -> dict[str, Any]:
-    config = merge(merge(defaults(spec), spec.mesh_config), computed(spec))
+def mesh_config(spec: MeshSpec, *, keepalive: bool = True) -> dict[str, Any]:
+    """`keepalive`: whether every istiod bears that proxies ping it as often as ours do."""
+    config = merge(merge(defaults(spec, keepalive=keepalive), spec.mesh_config), computed(spec))
     if ours := dataplane.mesh_config(spec).get(PROVIDERS):
         config[PROVIDERS] = [*spec.mesh_config.get(PROVIDERS, ()), *ours]
     return config

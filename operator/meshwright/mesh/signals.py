@@ -74,6 +74,7 @@ class Readout:
     push: Histogram = Histogram()  # seconds to generate and send one kind of configuration to one proxy
     context: Histogram = Histogram()  # seconds to compute what all proxies share
     convergence: Histogram = Histogram()  # seconds from a change to a proxy that has it
+    config_bytes: float = 0.0  # mean size of one proxy's configuration, over all kinds
 
 
 @dataclass(frozen=True)

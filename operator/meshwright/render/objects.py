@@ -20,6 +20,7 @@ from meshwright.api.meshinstall import (
 from meshwright.mesh.availability import spread
 from meshwright.mesh.desired import ControlPlane
 from meshwright.mesh.gateways import Gateway
+from meshwright.mesh.meshconfig import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
 from meshwright.mesh.objects import Birth, Manifest, Packed, Rendered, Wave, crds_established, deployments_serve
 from meshwright.mesh.trust import Trust
 from meshwright.render import templates
@@ -34,6 +35,7 @@ def render(plane: ControlPlane, trust: Trust | None) -> tuple[Wave, ...]:
     values = {
         "plane": plane, "names": plane.names, "root": root, "spread": spread,
         "pull_secrets": [{"name": name} for name in plane.pull_secrets],
+        "keepalive": {"interval": KEEPALIVE_INTERVAL, "timeout": KEEPALIVE_TIMEOUT},
     }  # fmt: skip
     injected = _digest(root, plane.hub, plane.tag, templates.static("injection/gateway.tpl"))
 
