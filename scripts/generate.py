@@ -22,6 +22,8 @@ from meshwright.api.meshaction import PLURAL as ACTIONS
 from meshwright.api.meshinstall import API_VERSION, DNS_LABEL, DNS_NAME, GROUP, KIND, PLURAL, QUANTITY
 from meshwright.cli import main as command_line
 from meshwright.controller.metrics import Metrics
+from meshwright.mesh import scaling
+from meshwright.mesh.rules import DEFAULTS
 
 Json = dict[str, Any]
 
@@ -60,6 +62,8 @@ def pages() -> dict[Path, str]:
         Path("crds") / f"{PLURAL}.{GROUP}.yaml": crd(definition()),
         Path("crds") / f"{ACTIONS}.{GROUP}.yaml": crd(action_definition()),
         REFERENCE / "meshinstall.md": page("api/meshinstall.py", meshinstall()),
+        REFERENCE / "meshaction.md": page("api/meshaction.py", meshaction()),
+        REFERENCE / "scaling-rules.md": page("mesh/rules.py", scaling_rules()),
         REFERENCE / "conditions.md": page("api/conditions.py", conditions()),
         REFERENCE / "metrics.md": page("controller/metrics.py", metrics()),
         REFERENCE / "kubectl-mesh.md": page("cli/main.py", kubectl_mesh()),
@@ -112,6 +116,44 @@ def meshinstall() -> Iterator[str]:
         "Column", "From", "Shown",
         rows=[(name, f"`{path}`", "with `-o wide`" if wide else "always") for name, _, path, wide in COLUMNS],
     )  # fmt: skip
+
+
+def meshaction() -> Iterator[str]:
+    (version,) = action_definition()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    yield "# MeshAction"
+    yield ""
+    yield f"`{API_VERSION}`, cluster-scoped. {schema['description']} See [scaling](../how-to/scale.md)."
+    yield ""
+    for name in ("spec", "status"):
+        yield from level(name, schema["properties"][name])
+
+
+def scaling_rules() -> Iterator[str]:
+    yield "# Scaling rules"
+    yield ""
+    yield (
+        "Each is looked at four times a minute, in each cluster. Above the threshold for the window it acts; below"
+        " `clear` for `clearFor` (30 minutes) that is undone."
+        " [How to change them](../how-to/scale.md#other-thresholds)."
+    )
+    yield ""
+    yield from table(
+        "Action", "Measures", "Threshold", "Clear", "Window", "Cool-down", "From pods", "Mode", "What it does",
+        rows=[
+            (
+                f"`{row.action}`", row.measures,
+                f"{row.threshold:g} {row.unit}" if row.threshold else "the size's",
+                f"{row.clear:g} {row.unit}" if row.clear else "80 % of the smaller size's",
+                scaling.span(row.window), scaling.span(row.cool_down), str(row.min_pods), f"`{row.mode}`", row.does,
+            )
+            for row in DEFAULTS.values()
+        ],
+    )  # fmt: skip
+    yield "What holds for all of them:"
+    yield ""
+    lines = (scaling.__doc__ or "").split("What holds for every rule:")[1].strip().splitlines()
+    yield from lines
 
 
 def level(path: str, schema: Json) -> Iterator[str]:

@@ -96,6 +96,7 @@ RECONCILES = f'meshwright_reconcile_total{{{OPERATOR},result="%s"}}'
 REQUESTS = f'rest_client_requests_total{{{OPERATOR},method="GET",kind="Pod",code="%s"}}'
 PODS = f'meshwright_mesh_pods{{{MESH},state="%s"}}'
 PAUSED = 'meshwright_mesh_mode{mesh="demo",mode="Paused"}'
+RULE = f'meshwright_scaling_rule{{{MESH},action="MultiClusterRequired"}}'
 AGENT = 'istio_agent_cert_expiry_seconds{namespace="shop",pod="cart-1",resource_name="default"}'
 WORKLOAD = f'meshwright_certificate_expiry_timestamp_seconds{{{MESH},certificate="workload"}}'
 PATCHES = f'webhook_patch_failures_total{{{ISTIOD},name="istio-sidecar-injector",reason="%s"}}'
@@ -115,6 +116,7 @@ CASES = [
     Case("MeshNotReady", condition("Ready", 0), condition("Ready", 0, mode="Paused")),
     Case("MeshStalled", condition("Stalled", 1), condition("Stalled", 0)),
     Case("MeshPaused", {PAUSED: "1x1500"}, {PAUSED: "1x700 0 1x700"}, minute=1450),
+    Case("MeshMultiClusterRequired", {RULE: "1x60"}, {RULE: "0x60"}),
     Case("MeshControlPlaneDegraded", replicas("istiod", ready=1), replicas("istiod", ready=2)),
     Case("MeshControlPlaneDegraded", replicas("istiod", ready=1), replicas("ingress", ready=1)),
     Case("MeshControlPlaneDown", replicas("istiod", ready=0), replicas("istiod", ready=1)),

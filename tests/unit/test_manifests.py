@@ -55,6 +55,7 @@ def test_the_default_is_all_there_is_but_for_what_needs_other_tools_or_clusters(
     everything = {path for path in MANIFESTS.rglob("*.yaml") if path.name != "kustomization.yaml"}
     everything -= set((MANIFESTS / "monitoring").iterdir())  # the Prometheus Operator and Grafana
     everything -= set((MANIFESTS / "member").iterdir())  # another cluster
+    everything -= set((MANIFESTS / "enrolment-limit").iterdir())  # for who wants it
     assert {path for path in files(MANIFESTS / "default") if path.is_relative_to(MANIFESTS)} == everything
 
 

@@ -180,7 +180,7 @@ class ControlPlane(Model):
     size: Size = Size.AUTO
     """Replicas and limits of istiod: `Small` 2 × 2 CPU / 4 GiB (less than 500 pods in the mesh), `Medium` 3 × 4 CPU /
     8 GiB (less than 2000), `Large` 5 × 8 CPU / 16 GiB (less than 10000). Memory is requested in full, CPU to a quarter.
-    `Auto` takes the size for the pods that are there when the mesh is installed, and keeps it."""
+    `Auto` takes the size for the pods that are there when the mesh is installed; then the scaling rule Resize."""
     image: Image = Image()
     """Where istiod's and the sidecars' images come from."""
     resources: Resources = Resources()

@@ -63,6 +63,14 @@ class Metrics:
             " and of the workloads the one that ends first.",
             ["mesh", "cluster", "certificate"], registry=self.registry,
         )  # fmt: skip
+        self.scaling_rule = Gauge(
+            f"{PREFIX}_scaling_rule", "1 while a scaling rule acts, has acted, or recommends; else 0.",
+            ["mesh", "cluster", "action"], registry=self.registry,
+        )  # fmt: skip
+        self.scaling_signal = Gauge(
+            f"{PREFIX}_scaling_signal", "What a scaling rule measures, in its unit; absent while that is not known.",
+            ["mesh", "cluster", "action"], registry=self.registry,
+        )  # fmt: skip
         self.first_reconcile = Gauge(
             f"{PREFIX}_start_to_first_reconcile_seconds", "From the start of the process to the end of its first"
             " reconcile.", registry=self.registry,
@@ -73,7 +81,8 @@ class Metrics:
     @property
     def _of_a_mesh(self) -> tuple[Gauge, ...]:
         return (
-            self.condition, self.mode, self.objects, self.proxies, self.pods, self.replicas, self.certificate_expiry
+            self.condition, self.mode, self.objects, self.proxies, self.pods, self.replicas, self.certificate_expiry,
+            self.scaling_rule, self.scaling_signal,
         )  # fmt: skip
 
     def observe_request(self, method: str, kind: str, status: int, _seconds: float) -> None:

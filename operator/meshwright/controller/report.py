@@ -408,6 +408,7 @@ def _scaling(scaled: Scaled | None, before: ScalingStatus | None, now: dt.dateti
     )  # fmt: skip
 
 
+FIRING = (RuleState.ACTING, RuleState.STANDING, RuleState.RECOMMENDED)
 MOVING = (RuleState.PENDING, RuleState.ACTING, RuleState.HELD, RuleState.CLEARING)
 SOON, SELDOM = dt.timedelta(minutes=1), dt.timedelta(minutes=5)
 

@@ -69,6 +69,13 @@ class Reporter:
             metrics.objects.labels(mesh.name, cluster["name"], "reconciled").set(reconciled)
             metrics.objects.labels(mesh.name, cluster["name"], "disabled").set(cluster["notReconciled"])
             self._measure_cluster(mesh.name, cluster)
+        for name, scaled in attempt.scaled.items():
+            metrics.scaling_signal.remove_by_labels({"mesh": mesh.name, "cluster": name})
+            for verdict in scaled.verdicts:
+                place = (mesh.name, name, verdict.action)
+                metrics.scaling_rule.labels(*place).set(verdict.state in report.FIRING)
+                if verdict.value is not None:
+                    metrics.scaling_signal.labels(*place).set(verdict.value)
         for name, trust in attempt.trusts.items():
             expiries = {"root": trust.root_expires, "intermediate": trust.intermediate_expires}
             for certificate, moment in expiries.items():

@@ -206,7 +206,7 @@ class _Stepper:
             verdict = replace(verdict, since=clock.over)
             left = clock.over + rule.window - self._now
             if left > dt.timedelta(0):
-                text = f"above the threshold; it acts if that stays so for {_span(left)}"
+                text = f"above the threshold; it acts if that stays so for {span(left)}"
                 self._verdicts.append(replace(verdict, state=RuleState.PENDING, message=text))
                 return
             self._verdicts.append(self._act(rule, verdict, mine))
@@ -217,7 +217,7 @@ class _Stepper:
             self._verdicts.append(self._clear(rule, verdict, clock.clear, standing))
         elif standing:
             state = RuleState.STANDING if standing.spec.mode is RuleMode.ENFORCE else RuleState.RECOMMENDED
-            text = f"{standing.name} stands until it is below {rule.clear:g} {rule.unit} for {_span(rule.clear_for)}"
+            text = f"{standing.name} stands until it is below {rule.clear:g} {rule.unit} for {span(rule.clear_for)}"
             self._verdicts.append(replace(verdict, state=state, message=text))
         else:
             self._verdicts.append(replace(verdict, message="below the threshold"))
@@ -250,7 +250,7 @@ class _Stepper:
         if first := self._first():
             return f"{first} comes first: one action of a cluster at a time"
         if (ready := self._cooled_down(rule)) and ready > self._now:
-            return f"its last action was less than {_span(rule.cool_down)} ago: not before {ready:%H:%M:%S}"
+            return f"its last action was less than {span(rule.cool_down)} ago: not before {ready:%H:%M:%S}"
         if not self._look.settled:
             return f"istiod is being rolled out{_because(self._look.trouble)}"
         return ""
@@ -349,10 +349,10 @@ class _Stepper:
     def _clear(self, rule: Rule, verdict: Verdict, since: dt.datetime, standing: MeshAction | None) -> Verdict:
         left = since + rule.clear_for - self._now
         if left > dt.timedelta(0):
-            text = f"below {rule.clear:g} {rule.unit}; what it did is undone if that stays so for {_span(left)}"
+            text = f"below {rule.clear:g} {rule.unit}; what it did is undone if that stays so for {span(left)}"
             return replace(verdict, state=RuleState.CLEARING, message=text)
         if standing and standing.spec.mode is RuleMode.RECOMMEND:
-            self._move(standing, Phase.WITHDRAWN, f"below {rule.clear:g} {rule.unit} for {_span(rule.clear_for)}")
+            self._move(standing, Phase.WITHDRAWN, f"below {rule.clear:g} {rule.unit} for {span(rule.clear_for)}")
             return replace(verdict, message="the recommendation was withdrawn")
         if standing and rule.action is Action.MULTI_CLUSTER_REQUIRED:
             self._move(standing, Phase.UNDONE, f"{self._look.pods} pods are in the mesh")
@@ -363,7 +363,7 @@ class _Stepper:
         if why := self._missing() or self._hindrance(rule, target):
             return replace(verdict, state=RuleState.HELD, message=why)
         if standing:
-            self._move(standing, Phase.UNDOING, f"below {rule.clear:g} {rule.unit} for {_span(rule.clear_for)}")
+            self._move(standing, Phase.UNDOING, f"below {rule.clear:g} {rule.unit} for {span(rule.clear_for)}")
             return replace(verdict, state=RuleState.ACTING, message=f"{standing.name} is being undone")
         self._begin(self._spec(rule, verdict, target))
         return replace(verdict, state=RuleState.ACTING, message=self._new[-1].reason)
@@ -406,7 +406,7 @@ class _Stepper:
             else:
                 self._move(action, Phase.VERIFYING, "rolled out, every replica is ready")
         elif age > PATIENCE:
-            text = f"not in force after {_span(PATIENCE)}{_because(look.trouble)}: it is taken back"
+            text = f"not in force after {span(PATIENCE)}{_because(look.trouble)}: it is taken back"
             self._move(action, Phase.FAILED, text)
 
     def _is_in_force(self, after: Shape) -> bool:
@@ -423,7 +423,7 @@ class _Stepper:
         age = self._now - moment(action.status.since or action.spec.decided)
         if reading.missing or age < SETTLED:
             return
-        said = f"{reading.value:.3g} {rule.unit}, {_span(age)} after"
+        said = f"{reading.value:.3g} {rule.unit}, {span(age)} after"
         if rule.is_clear(reading.value) or (age > rule.cool_down and not rule.is_over(reading.value)):
             self._move(action, Phase.VERIFIED, f"it helped: {said}")
         elif age > max(rule.cool_down, 2 * SETTLED):
@@ -469,15 +469,15 @@ def rfc3339(at: dt.datetime) -> str:
 
 def _reason(rule: Rule, verdict: Verdict, look: Look, after: Shape) -> str:
     value, unit = verdict.value or 0.0, f" {rule.unit}".removesuffix(" ")
-    span = _span(look.now - (verdict.since or look.now))
+    lasted = span(look.now - (verdict.since or look.now))
     if rule.action is Action.RESIZE and after.size:
-        return f"{look.pods} pods are in the mesh since {span}: istiod goes from {look.size} to {after.size}"
+        return f"{look.pods} pods are in the mesh since {lasted}: istiod goes from {look.size} to {after.size}"
     if rule.action is Action.MULTI_CLUSTER_REQUIRED:
         return (
             f"{look.pods} pods are in the mesh, and one cluster is for less than {rule.threshold:g}: spread them over"
             " several clusters"
         )
-    said = f"{value:.3g}{unit} for {span}, more than {rule.threshold:g}{unit}"
+    said = f"{value:.3g}{unit} for {lasted}, more than {rule.threshold:g}{unit}"
     if rule.action is Action.ADD_REPLICA and after.replicas:
         return f"config generation is slow ({said}): istiod gets {after.replicas} replicas instead of {look.replicas}"
     return f"{rule.measures}: {said}: {rule.does}"
@@ -496,7 +496,7 @@ def _undo(rule: Rule, after: Shape, look: Look) -> str:
         return "The next Resize, once there are fewer pods." if after.size is not look.size else ""
     if after.replicas:
         return (
-            f"Below {rule.clear:g} {rule.unit} for {_span(rule.clear_for)}, the autoscaler's bounds are those of the"
+            f"Below {rule.clear:g} {rule.unit} for {span(rule.clear_for)}, the autoscaler's bounds are those of the"
             " size again, and it takes the replica away when it is not busy."
         )
     return "Withdrawn by itself." if rule.mode is RuleMode.RECOMMEND else ""
@@ -518,9 +518,9 @@ def _because(trouble: str) -> str:
     return f" ({trouble})" if trouble else ""
 
 
-def _span(span: dt.timedelta) -> str:
+def span(time: dt.timedelta) -> str:
     """`90s`, `5m`, `1h30m`: as people write it."""
-    total = max(round(span.total_seconds()), 0)
+    total = max(round(time.total_seconds()), 0)
     hours, minutes, left = total // 3600, total % 3600 // 60, total % 60
     if not hours and total < 2 * 60:
         return f"{total}s"
