@@ -9,11 +9,12 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from api.world import MESHES, OPERATOR_NAMESPACE, Cluster, Mesh, Operator, operator, short_istio_api
+from api.world import ACTIONS, MESHES, OPERATOR_NAMESPACE, Cluster, Mesh, Operator, operator, short_istio_api
 from testbed.apiserver import ApiServer, api_server
 from testbed.rest import wait_until
 
 CRD_FILE = Path(__file__).parents[2] / "crds/meshinstalls.meshwright.dev.yaml"
+ACTIONS_FILE = CRD_FILE.with_name("meshactions.meshwright.dev.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +33,12 @@ def cluster(server: ApiServer) -> Iterator[Cluster]:
 
 
 def install_crd(cluster: Cluster) -> None:
-    cluster.apply(yaml.safe_load(CRD_FILE.read_text()))
-    wait_until(lambda: cluster.get(MESHES) is not None, "the CRD to be served", seconds=20, pause=0.05)
+    for each in (ACTIONS_FILE, CRD_FILE):
+        cluster.apply(yaml.safe_load(each.read_text()))
+    wait_until(
+        lambda: all(cluster.get(path) is not None for path in (ACTIONS, MESHES)), "the CRDs to be served",
+        seconds=20, pause=0.05,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -231,6 +231,7 @@ def test_what_stays_when_the_operator_goes_is_what_the_page_says(cluster: Cluste
         "customresourcedefinition.apiextensions.k8s.io/meshinstalls.meshwright.dev",
         "clusterrole.rbac.authorization.k8s.io/meshwright-admin",
         "clusterrole.rbac.authorization.k8s.io/meshwright-viewer",
+        "customresourcedefinition.apiextensions.k8s.io/meshactions.meshwright.dev",
         "validatingadmissionpolicy.admissionregistration.k8s.io/meshwright-deletion",
         "validatingadmissionpolicybinding.admissionregistration.k8s.io/meshwright-deletion",
     }

@@ -63,6 +63,7 @@ def test_defaults(mesh: Mesh) -> None:
         "trustDomain": "cluster.local",
         "trust": {"deletionPolicy": "Retain"},
         "mtls": "Permissive",
+        "scaling": {"rules": [], "freezes": [], "rebalance": {"method": "ConnectionAge", "connectionAge": "30m"}},
         "verify": "Off",
         "mode": "Apply",
         "meshConfig": {},

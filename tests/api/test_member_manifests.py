@@ -20,7 +20,7 @@ import yaml
 from api.world import OPERATOR_NAMESPACE, Cluster, Json
 from meshwright.api.errors import Forbidden, KubeconfigError
 from meshwright.cluster.client import Client
-from meshwright.cluster.kinds import EVENT, MESH_INSTALL, SECRET
+from meshwright.cluster.kinds import EVENT, MESH_ACTION, MESH_INSTALL, SECRET
 from meshwright.cluster.kubeconfig import parse_kubeconfig
 from meshwright.cluster.mirror import mirror_of
 from rbac import Permission, in_rules
@@ -110,6 +110,8 @@ def test_its_own_role_is_the_same_but_for_what_only_the_operators_cluster_has(we
     assert {(each.group, each.resource) for each in here - there} == {
         (MESH_INSTALL.group, MESH_INSTALL.plural),
         (MESH_INSTALL.group, f"{MESH_INSTALL.plural}/status"),
+        (MESH_ACTION.group, MESH_ACTION.plural),
+        (MESH_ACTION.group, f"{MESH_ACTION.plural}/status"),
         (EVENT.group, EVENT.plural),
     }
     assert MESH_INSTALL.group not in {each.group for each in there}

@@ -16,7 +16,9 @@ import pytest
 import structlog
 import yaml
 
+from api.test_sizes import pod
 from api.world import (
+    ACTIONS,
     NETWORKING,
     NOW,
     OPERATOR_NAMESPACE,
@@ -37,6 +39,7 @@ from meshwright.cluster.kinds import (
     EVENT,
     GATEWAY_CLASS,
     LEASE,
+    MESH_ACTION,
     MESH_INSTALL,
     NAMESPACE,
     NODE,
@@ -303,7 +306,7 @@ LOOK = [
     of(OWN_ENDPOINT_SLICE, "list"),
     *(of(CRD, verb) for verb in ("get", "list", "patch")),
     *(of(NAMESPACE, verb) for verb in ("get", "patch")),
-    *(of(kind, "list") for kind in (POD, NAMESPACE, MESH_INSTALL)),
+    *(of(kind, "list") for kind in (POD, NAMESPACE, MESH_INSTALL, MESH_ACTION)),
 ]
 
 
@@ -314,6 +317,34 @@ async def test_a_new_life_without_a_verb(account: Account, installed: Mesh, miss
         with account.without(missing):
             await refused(op, installed, missing)
             assert op.wire.writes() == []
+
+
+async def test_scaling_without_a_verb(cluster: Cluster, account: Account, installed: Mesh) -> None:
+    """What was decided is written when it may be; nothing is decided twice for it."""
+    space = f"{installed.namespace}-shop"
+    cluster.make_namespace(space)
+    account_of_pod = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web", "namespace": space}}
+    cluster.create(account_of_pod)
+    one = pod(space, 1)
+    cluster.create(one)  # before the webhook, which nobody serves here, is asked
+    cluster.merge(f"/api/v1/namespaces/{space}", {"metadata": {"labels": {"istio.io/rev": installed.revision}}})
+    rule = {"action": "MultiClusterRequired", "threshold": 1, "clear": 0.5, "clearFor": "0s"}
+    installed.change(scaling={"rules": [rule]})
+    found = f"meshwright.dev/mesh={installed.name}"
+    async with operator(account.kubeconfig) as op:
+        with account.without(of(MESH_ACTION, "create")):
+            await refused(op, installed, of(MESH_ACTION, "create"))
+        assert cluster.list(ACTIONS, found) == []
+        with account.without(of(MESH_ACTION, "patch", "status")):
+            await refused(op, installed, of(MESH_ACTION, "patch", "status"))
+        await goes_on(op, installed)
+        assert len(cluster.list(ACTIONS, found)) == 1
+        cluster.delete(path_of_item(one))
+        await goes_on(op, installed)
+        (action,) = cluster.list(ACTIONS, found)
+        assert action["status"]["phase"] == "Undone"
+    installed.change(scaling=None)
+    cluster.delete(f"{ACTIONS}/{action['metadata']['name']}")
 
 
 async def test_when_it_has_them_all_again(account: Account, installed: Mesh) -> None:
@@ -731,6 +762,8 @@ TESTED_ALONE = {
     *(of(MESH_INSTALL, verb) for verb in ("get", "patch")),
     of(MESH_INSTALL, "patch", "status"),
     of(EVENT, "create"),
+    *(of(MESH_ACTION, verb) for verb in ("create", "delete")),  # in test_scaling
+    of(MESH_ACTION, "patch", "status"),
     *(of(kind, "create") for kind in (CRD, NAMESPACE)),
     of(NODE, "list"),
     *(of(OWN_ENDPOINT_SLICE, verb) for verb in ("get", "patch", "create")),  # where there is a remote cluster

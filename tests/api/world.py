@@ -48,6 +48,7 @@ DECLARED: dict[str, Any] = {"autoscaling": {"enabled": False}}
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MESHES = "/apis/meshwright.dev/v1alpha1/meshinstalls"
+ACTIONS = "/apis/meshwright.dev/v1alpha1/meshactions"
 GATEWAYS = "/apis/networking.istio.io/v1/gateways"
 DESTINATION_RULES = "/apis/networking.istio.io/v1/destinationrules"
 NETWORKING: dict[str, Any] = {"clusters": [{"name": "primary"}], "locality": {}}  # asks for an object of each
