@@ -19,13 +19,15 @@ import pytest
 
 from e2e.traffic import flowing
 from e2e.workloads import deployment, namespace, service
+from meshwright.mesh.exposition import proxies_by_version
+from testbed.backends import Backend, LocalBackend
 from testbed.product import Product, eventually
 
 Json = dict[str, Any]
 
 APPS = "scaling"
 CHURN = "churn"
-SECONDS = 420  # of traffic
+SECONDS = 300  # of traffic
 # A hundredth of the usual thresholds: a push of any size takes so long.
 RULES: Json = {
     "rules": [
@@ -118,11 +120,15 @@ def client(product: Product) -> str:
     return str(product.get("pods", "-n", APPS, "-l", "app=client")["items"][0]["metadata"]["name"])
 
 
+def rules(product: Product, mesh: str) -> dict[str, str]:
+    """The state of each rule."""
+    (found,) = json.loads(kubectl_mesh(product, "explain", "scaling", mesh, "-o", "json"))
+    return {each["action"]: each["state"] for each in found["clusters"][0].get("rules", ())}
+
+
 def test_without_the_load_nothing_happens(product: Product, scaled: str) -> None:
     """The same YAML: each signal is measured, and is below its threshold."""
-    assert eventually(
-        lambda: "AddReplica          Quiet" in kubectl_mesh(product, "explain", "scaling", scaled), seconds=60
-    )
+    assert eventually(lambda: rules(product, scaled).get("AddReplica") == "Quiet", seconds=90), state(product, scaled)
     time.sleep(45)
     assert actions(product) == []
     assert bounds(product) == (2, 4)
@@ -173,3 +179,58 @@ def test_a_wrong_rule_is_refused_with_the_field(product: Product, scaled: str) -
 
 def state(product: Product, mesh: str) -> str:
     return kubectl_mesh(product, "explain", "scaling", mesh)
+
+
+# -- an istiod that is lost without a word
+
+
+def connected(product: Product, pod: str) -> int:
+    """Proxies on a replica, as it says itself."""
+    page = product.kubectl("get", "--raw", f"/api/v1/namespaces/istio-system/pods/{pod}:15014/proxy/metrics")
+    return sum(proxies_by_version(page).values())
+
+
+@contextmanager
+def black_hole(backend: LocalBackend, address: str) -> Iterator[None]:
+    """No packet from or to a pod passes, and nobody is told."""
+    rules = (
+        "table inet hole {"
+        f" chain from {{ type filter hook prerouting priority -400; ip saddr {address} drop; }};"
+        f" chain to {{ type filter hook postrouting priority 400; ip daddr {address} drop; }};"
+        " }"
+    )
+    backend.bed.clusters[0].enter_all("nft", rules)
+    try:
+        yield
+    finally:
+        backend.bed.clusters[0].enter_all("nft", "delete table inet hole")
+
+
+def test_proxies_leave_an_istiod_that_is_cut_off(product: Product, backend: Backend, scaled: str, apps: str) -> None:
+    """The proxies of the fullest replica are with the others within 30 s, and traffic goes on."""
+    if not isinstance(backend, LocalBackend):
+        pytest.skip("needs the nodes' own networks")
+    declare(product, scaled, {"rules": []})
+    product.kubectl("-n", apps, "scale", "deployment/server", "--replicas=4")  # so that there is something to lose
+    product.kubectl("-n", apps, "rollout", "status", "deployment/server", "--timeout=90s", timeout=100)
+    pods = product.get("pods", "-n", "istio-system", "-l", "app=istiod")["items"]
+    ready = {
+        each["metadata"]["name"]: each["status"]["podIP"]
+        for each in pods
+        if "deletionTimestamp" not in each["metadata"]
+    }
+    counts = {name: connected(product, name) for name in ready}
+    lost = max(counts, key=lambda name: counts[name])
+    assert counts[lost] > 0
+    others = [name for name in counts if name != lost]
+    with (
+        flowing(product, client(product), APPS, "http://server/", seconds=45) as traffic,
+        black_hole(backend, ready[lost]),
+    ):
+        began = time.monotonic()
+        assert eventually(
+            lambda: sum(connected(product, each) for each in others) >= sum(counts.values()), seconds=40
+        ), [(each, connected(product, each)) for each in others]
+        took = time.monotonic() - began
+    assert took < 30, took
+    assert traffic.bad == []

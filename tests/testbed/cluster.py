@@ -78,6 +78,11 @@ class Cluster:
         """Runs a program on the first node, in its network."""
         return node.enter(_running(self.bed).processes[self.plan.nodes[0].name].init, *argv)
 
+    def enter_all(self, *argv: str) -> None:
+        """Runs a program on every node, in its network."""
+        for entry in self.plan.nodes:
+            node.enter(_running(self.bed).processes[entry.name].init, *argv)
+
     def load_image(self, archive: Path) -> None:
         """Imports an archive into every node; pods find the images under their names in the archive."""
         state = _running(self.bed)

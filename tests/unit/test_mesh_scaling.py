@@ -43,6 +43,7 @@ class Life:
 
     spec: Json = field(default_factory=dict)
     now: dt.datetime = NOW
+    every: dt.timedelta = TICK
     clocks: dict[Action, Clock] = field(default_factory=dict)
     journal: list[MeshAction] = field(default_factory=list)
     last: Step | None = None
@@ -51,7 +52,9 @@ class Life:
     def tick(self, **parts: Any) -> Step:
         question = self.question(**parts)
         self.last = answer = step(question)
-        assert replay(record(question, answer))[0] == replay(record(question, answer))[1]
+        if answer.new or answer.moves:
+            recorded, now = replay(record(question, answer))
+            assert recorded == now
         self.clocks = dict(answer.clocks)
         for move in answer.moves:
             (place,) = [number for number, each in enumerate(self.journal) if each.name == move.name]
@@ -59,7 +62,7 @@ class Life:
             self.journal[place] = self.journal[place].model_copy(update={"status": status})
         for name, spec in zip(names(answer.new), answer.new, strict=True):
             self.journal.append(MeshAction(name=name, spec=spec))
-        self.now += TICK
+        self.now += self.every
         return answer
 
     def question(self, **parts: Any) -> Question:
