@@ -110,6 +110,7 @@ def apps(product: Product, mesh: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def scaled(product: Product, mesh: str, apps: str) -> Iterator[str]:
     del apps
+    time.sleep(75)  # what it took to make the applications known has passed: a minute is looked at
     declare(product, mesh, RULES)
     yield mesh
     product.kubectl("patch", "mesh", mesh, "--type=json", "-p", '[{"op": "remove", "path": "/spec/scaling"}]')
