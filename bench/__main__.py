@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import clusters, events, idle, install, join, members, memory, pods, render, start, status, takeover
+from bench import clusters, events, idle, install, join, members, memory, pods, render, start, status, takeover, traces
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "failover": clusters.failover,
     "drain": clusters.drain,
     "members": members.figures,
+    "traces": traces.figures,
 }
 
 
