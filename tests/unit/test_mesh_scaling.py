@@ -323,6 +323,40 @@ def test_a_replica_that_ran_out_of_memory_gets_more_at_once() -> None:
     assert life.phases(Action.RESIZE) == [Phase.VERIFIED]
 
 
+def test_memory_that_was_given_stays_however_few_pods_there_are() -> None:
+    life = Life()
+    life.tick(killed="istiod-1", memory="8Gi")
+    for _ in range(400):
+        life.tick(pods=300, demanded=Size.SMALL, memory="16Gi", size=Size.MEDIUM, settled=True)
+    assert life.journal[0].phase is Phase.VERIFIED
+    assert life.journal[1].spec.after.size is Size.SMALL
+
+
+def test_memory_that_the_size_has_anyway_is_not_kept() -> None:
+    life = Life()
+    life.tick(killed="istiod-1", memory="8Gi", fixed=True)
+    life.tick(memory="16Gi", fixed=True)
+    life.tick(memory="16Gi", fixed=True, base=Shape(replicas=5, max_replicas=10, memory="16Gi"))
+    assert life.phases(Action.RESIZE) == [Phase.UNDONE]
+
+
+def test_memory_that_found_no_room_fails_and_is_not_asked_for_again() -> None:
+    life = Life()
+    for _ in range(50):
+        refused: Json = {"refused": "no room", "refused_size": Size.SMALL, "refused_memory": "8Gi"}
+        life.tick(killed="istiod-1", memory="4Gi", fixed=True, **(refused if life.journal else {}))
+    assert life.phases(Action.RESIZE) == [Phase.FAILED]
+    assert life.verdict(Action.RESIZE).message == "no room"
+
+
+def test_a_size_that_was_refused_long_ago_fails_no_other() -> None:
+    life = Life()
+    old: Json = {"refused": "no room", "refused_size": Size.SMALL, "refused_memory": "4Gi"}
+    life.until(lambda: bool(life.journal), pods=2500, demanded=Size.LARGE, **old)
+    life.tick(pods=2500, demanded=Size.LARGE, **old)
+    assert life.phases(Action.RESIZE) == [Phase.DONE]
+
+
 def test_more_memory_than_the_largest_size_has_is_not_given() -> None:
     life = Life()
     life.tick(killed="istiod-1", memory="16Gi")

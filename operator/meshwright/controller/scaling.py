@@ -188,6 +188,7 @@ def look_at(site: Site, observed: Observed, history: History) -> Look:
         memory_used=max((looks[-1].memory for looks in history.looks.values() if looks), default=0.0),
         refused=refused.message if refused else "",
         refused_size=refused.size if refused else None,
+        refused_memory=str(refused.resources.limits.memory or "") if refused else "",
         trouble=next((f"pod {each.pod}: {each.reason}" for each in cluster.troubles), ""),
         frozen=frozen(spec.scaling.freezes, now),
     )

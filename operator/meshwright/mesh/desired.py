@@ -173,7 +173,9 @@ def control_plane(observed: Observed, cluster: Cluster) -> ControlPlane:
         replicas=replicas_for(cluster, spec, sizing, bounds),
         bounds=bounds,
         base=Shape(
-            replicas=base.minimum if base else size.sizing.replicas, max_replicas=base.maximum if base else None
+            replicas=base.minimum if base else size.sizing.replicas,
+            max_replicas=base.maximum if base else None,
+            memory=size_of(size.sizing.size, spec.control_plane.resources).share.limits.memory,
         ),
         budget=availability.budget(
             spec.control_plane.pod_disruption_budget, lowest=bounds.minimum if bounds else sizing.replicas

@@ -80,7 +80,8 @@ class Look:
     memory: str = ""  # limit of each replica
     memory_used: float = 0.0  # bytes, by the fullest
     refused: str = ""  # why a size was taken back,
-    refused_size: Size | None = None  # and which
+    refused_size: Size | None = None  # which,
+    refused_memory: str = ""  # and with what limit
     trouble: str = ""  # why replicas do not come up
     frozen: str = ""  # until when
 
@@ -169,8 +170,10 @@ class _Stepper:
             mine.remove(each)
         for each in mine:
             self._advance(rule, each)
-        if rule.action is Action.RESIZE and self._more_memory(rule):
-            return
+        if rule.action is Action.RESIZE:
+            if self._more_memory(rule):
+                return
+            mine = [each for each in mine if each.spec.after.memory is None or each.in_flight]
         if rule.action is Action.RESIZE and self._look.fixed:
             self._say(rule, RuleState.OFF, f"spec.controlPlane.size is {self._look.size}: with Auto it would look")
             return
@@ -323,15 +326,15 @@ class _Stepper:
         if not self._look.killed or rule.mode is not RuleMode.ENFORCE:
             return False
         verdict = Verdict(rule.action, RuleState.ACTING, "", since=self._now, threshold=0.0)
-        more = _next_memory(self._look.memory)
+        more, why = _next_memory(self._look.memory), ""
         if more is None:
-            text = f"{self._look.killed} ran out of its {self._look.memory}, and no size has more memory"
-            self._verdicts.append(replace(verdict, state=RuleState.HELD, message=text))
-            return True
-        # The cool-down is for what may swing; a kill does not.
-        if first := self._first():
-            text = f"{first} comes first: one action of a cluster at a time"
-            self._verdicts.append(replace(verdict, state=RuleState.HELD, message=text))
+            why = f"{self._look.killed} ran out of its {self._look.memory}, and no size has more memory"
+        elif self._look.refused_memory and _at_least(self._look.refused_memory, more):
+            why = self._look.refused
+        elif first := self._first():  # but no cool-down: that is for what may swing
+            why = f"{first} comes first: one action of a cluster at a time"
+        if more is None or why:
+            self._verdicts.append(replace(verdict, state=RuleState.HELD, message=why))
             return True
         before = Shape(memory=self._look.memory)
         spec = self._spec(rule, verdict, Shape(memory=more))
@@ -391,13 +394,19 @@ class _Stepper:
                 self._while_acting(action)
             case Phase.VERIFYING:
                 self._while_verifying(rule, action)
+            case Phase.VERIFIED if self._is_needless(action.spec.after):
+                self._move(action, Phase.UNDONE, f"size {self._look.size} has as much memory")
             case Phase.UNDOING if self._look.settled:
                 self._move(action, Phase.UNDONE, "istiod is as it is without it")
+
+    def _is_needless(self, after: Shape) -> bool:
+        base = self._look.base.memory
+        return after.memory is not None and base is not None and _at_least(str(base), str(after.memory))
 
     def _while_acting(self, action: MeshAction) -> None:
         look, after = self._look, action.spec.after
         age = self._now - moment(action.spec.decided)
-        if look.refused and action.spec.action is Action.RESIZE:
+        if self._was_refused(after):
             self._move(action, Phase.FAILED, look.refused)
         elif self._is_in_force(after):
             if action.spec.action is Action.RESIZE:
@@ -409,13 +418,20 @@ class _Stepper:
             text = f"not in force after {span(PATIENCE)}{_because(look.trouble)}: it is taken back"
             self._move(action, Phase.FAILED, text)
 
+    def _was_refused(self, after: Shape) -> bool:
+        """Whether it is what found no room."""
+        look = self._look
+        if after.memory is not None:
+            return bool(look.refused_memory) and _at_least(look.refused_memory, str(after.memory))
+        return after.size is not None and after.size is look.refused_size
+
     def _is_in_force(self, after: Shape) -> bool:
         look = self._look
         return (
             look.settled
             and (after.replicas is None or look.replicas >= after.replicas)
             and (after.size is None or look.size is after.size)
-            and (after.memory is None or quantity.parse(look.memory) >= quantity.parse(str(after.memory)))
+            and (after.memory is None or _at_least(look.memory, str(after.memory)))
         )
 
     def _while_verifying(self, rule: Rule, action: MeshAction) -> None:
@@ -512,6 +528,11 @@ def _next_memory(memory: str) -> str | None:
     """Of the next row of the table that has more."""
     have = quantity.parse(memory)
     return next((row.memory for row in ROWS.values() if quantity.parse(row.memory) > have), None)
+
+
+def _at_least(one: str, other: str) -> bool:
+    """Of two amounts of memory."""
+    return quantity.parse(one) >= quantity.parse(other)
 
 
 def _because(trouble: str) -> str:
