@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from meshwright import __version__
 from meshwright.api.errors import Forbidden, MeshwrightError
@@ -153,15 +153,7 @@ def parser() -> argparse.ArgumentParser:
     form(explain)
     explain.set_defaults(run=_explain)
 
-    replay = verbs.add_parser(
-        "replay",
-        help="make recorded scaling decisions again; needs no cluster",
-        description="Make the decisions of the MeshActions in FILE again, from all that they rested on, and compare"
-        " them byte for byte. Needs no cluster. The exit code is 2 when one comes out differently.",
-    )
-    replay.add_argument("file", metavar="FILE", help="MeshActions, as kubectl writes them; - for standard input")
-    form(replay)
-    replay.set_defaults(run=_replay)
+    of_scaling(verbs)
 
     render = verbs.add_parser(
         "render",
@@ -174,6 +166,37 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--crds", action="store_true", help="also print Istio's CRDs (about 1 MB)")
     render.set_defaults(run=_render)
     return top
+
+
+def of_scaling(verbs: Any) -> None:
+    """The verbs about what the scaling rules did. `verbs` is what argparse gives no public name to."""
+    plot = verbs.add_parser(
+        "plot",
+        help="plot what the scaling rules measured in the last hours, and what was done",
+        description="Plot of a mesh what each scaling rule measured, its threshold, the replicas, and when an action"
+        " was taken or undone: in the terminal, or as a picture. The operator that leads remembers six hours, since it"
+        " leads. Asking it takes the permission to forward a port of its pods.",
+    )
+    plot.add_argument("name", metavar="NAME", help="the mesh")
+    plot.add_argument("--cluster", help="only this member cluster")
+    plot.add_argument("--to", metavar="FILE", help="write an SVG picture there instead")
+    operators_place(plot)
+    cluster(plot)
+    plot.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto",
+        help="colours; auto has them on a terminal, unless NO_COLOR is set",
+    )  # fmt: skip
+    plot.set_defaults(run=_plot)
+
+    replay = verbs.add_parser(
+        "replay",
+        help="make recorded scaling decisions again; needs no cluster",
+        description="Make the decisions of the MeshActions in FILE again, from all that they rested on, and compare"
+        " them byte for byte. Needs no cluster. The exit code is 2 when one comes out differently.",
+    )
+    replay.add_argument("file", metavar="FILE", help="MeshActions, as kubectl writes them; - for standard input")
+    form(replay)
+    replay.set_defaults(run=_replay)
 
 
 def name(verb: argparse.ArgumentParser, text: str) -> None:
@@ -282,6 +305,17 @@ def _explain(options: argparse.Namespace) -> int:
             terminal=terminal(options.color),
         )  # fmt: skip
     return run(options.reason, output=options.output, terminal=terminal(options.color))
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from meshwright.cli.kubeconfig import access
+    from meshwright.cli.plot import run
+    from meshwright.cli.terminal import terminal
+
+    return run(
+        options.name, cluster=options.cluster, access=access(options.kubeconfig, options.context),
+        operator_namespace=options.operator_namespace, to=options.to, terminal=terminal(options.color),
+    )  # fmt: skip
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -53,6 +54,9 @@ class Leader:
             now=now,
             generation_of=lambda mesh: self._generations.get(mesh, 0),
         )
+
+    def remembered(self) -> list[dict[str, Any]]:
+        return self._reconciler.remembered()
 
     def _reflect(self, client: Client) -> Mirror:
         return mirror_of(

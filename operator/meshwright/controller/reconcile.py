@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from meshwright.api.conditions import REASONS
 from meshwright.api.errors import (
@@ -89,6 +90,10 @@ class Reconciler:
         self._joining = Joining(self._farewell)
         self._scaling = Scaling(members.own.client, instance=reporter.instance)
         self._deletion = Deletion(members, self._farewell, now=now, keep=self._attempt, proceed=self._proceed)
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """What the scaling rules have measured and said in the last hours."""
+        return self._scaling.remembered()
 
     async def reconcile(self, name: str) -> Again | None:
         """Bring mesh `name` towards what is declared. None: nothing to do until somebody changes something."""

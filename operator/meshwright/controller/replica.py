@@ -61,7 +61,13 @@ class Replica:
             self._pulse = Pulse()
             stack.callback(asyncio.create_task(self._pulse.beat(), name="pulse").cancel)
             await stack.enter_async_context(
-                Server(self.metrics, port=self._port, healthy=self._healthy(), ready=self._ready())
+                Server(
+                    self.metrics,
+                    port=self._port,
+                    healthy=self._healthy(),
+                    ready=self._ready(),
+                    remembered=self._leader.remembered,
+                )
             )
             self._exit = stack.pop_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,12 +48,22 @@ MANAGER = "meshwright-scaling"
 KEPT = 50  # actions of a cluster that have ended
 
 
+REMEMBERED = 6 * 60 * 4  # looks: six hours
+
+
 @dataclass
 class _Course:
-    """What was seen of one cluster, and since when."""
+    """What was seen of one cluster, and since when; and the looks of the last hours, for a plot."""
 
     history: History = field(default_factory=History)
     clocks: dict[Action, Clock] = field(default_factory=dict)
+    points: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+    def remember(self, look: Look, answer: Step) -> None:
+        at = rfc3339(look.now)
+        if not self.points or self.points[-1]["at"] != at:
+            rules = {each.action: [each.value, each.threshold, each.state] for each in answer.verdicts}
+            self.points.append({"at": at, "replicas": look.replicas, "pods": look.pods, "rules": rules})
 
 
 class Scaling:
@@ -78,6 +89,7 @@ class Scaling:
         )  # fmt: skip
         answer = step(question)
         course.clocks = dict(answer.clocks)
+        course.remember(look, answer)
         if advice := [each for each in answer.new if each.action not in (Action.RESIZE, Action.ADD_REPLICA)]:
             scene = await self._scene(site, observed, course.history)
             texts = {each.action: proposal(each.action, scene, pods=look.pods) for each in advice}
@@ -87,6 +99,13 @@ class Scaling:
             acted = await self._write(question, answer, answer.new, observed, proceed)
         await self._prune(question, proceed)
         return _scaled(look, answer, site.plane, course.history), acted
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """Of each cluster of each mesh, the looks of the last hours, oldest first."""
+        return [
+            {"mesh": mesh, "cluster": cluster, "points": list(course.points)}
+            for (mesh, cluster), course in sorted(self._courses.items())
+        ]
 
     def forget(self, mesh: str) -> None:
         self._courses = {key: course for key, course in self._courses.items() if key[0] != mesh}
