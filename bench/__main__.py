@@ -6,7 +6,22 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import clusters, events, idle, install, join, members, memory, pods, render, start, status, takeover, traces
+from bench import (
+    clusters,
+    crowd,
+    events,
+    idle,
+    install,
+    join,
+    members,
+    memory,
+    pods,
+    render,
+    start,
+    status,
+    takeover,
+    traces,
+)
 from bench.figure import Figure
 from testbed.console import TestbedError
 
@@ -18,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "takeover": takeover.figures,
     "events": events.figures,
     "pods": pods.figures,
+    "crowd": crowd.figures,
     "status": status.figures,
     "install": install.figures,
     "join": join.figures,

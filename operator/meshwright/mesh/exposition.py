@@ -49,9 +49,11 @@ class Sample:
     value: float
 
 
-def samples(page: str) -> Iterator[Sample]:
-    """Every sample, in order."""
+def samples(page: str, *begin: str) -> Iterator[Sample]:
+    """Every sample, in order; or those whose names begin so, as a page has ten thousand others."""
     for line in page.split("\n"):  # not splitlines: a label may hold what Unicode calls a line break
+        if begin and not line.lstrip(" \t").startswith(begin):
+            continue
         if (found := LINE.fullmatch(line)) and (labels := _labels(found["labels"] or "")) is not None:
             yield Sample(found["name"], labels, float(found["value"]))
 
@@ -64,7 +66,7 @@ def concerns(name: str, line: bytes) -> bool:
 def proxies_by_version(page: str) -> dict[str, int]:
     """The proxies that hang on an istiod, by the version that they say they have."""
     counted: dict[str, int] = {}
-    for sample in samples(page):
+    for sample in samples(page, CONNECTED):
         if sample.name == CONNECTED and math.isfinite(sample.value) and sample.value >= 1:
             counted.setdefault(sample.labels.get("version", ""), int(sample.value))
     return counted
@@ -77,8 +79,7 @@ def readout(page: str, *, at: dt.datetime) -> Readout | None:
     buckets: dict[str, defaultdict[float, float]] = {
         name + BUCKET: defaultdict(float) for name in (PUSH, CONTEXT, CONVERGENCE)
     }
-    lines = [line for line in page.split("\n") if line.startswith(COUNTED)]  # a page has ten thousand others
-    for sample in samples("\n".join(lines)):
+    for sample in samples(page, *COUNTED):
         if not math.isfinite(sample.value) or sample.value < 0:
             continue
         if sample.name in sizes:
@@ -105,12 +106,12 @@ def readout(page: str, *, at: dt.datetime) -> Readout | None:
 
 def istiod_version(page: str) -> str:
     """As it was built, such as `1.31.4-eed52ebb66ad-Clean`; empty where the page does not say."""
-    return next((sample.labels.get("version", "") for sample in samples(page) if sample.name == ISTIOD), "")
+    return next((sample.labels.get("version", "") for sample in samples(page, ISTIOD) if sample.name == ISTIOD), "")
 
 
 def root_expires(page: str) -> dt.datetime | None:
     """When the root that an istiod signs with ends; it says so with a signing certificate of its own only."""
-    seconds = next((sample.value for sample in samples(page) if sample.name == ROOT_EXPIRY), math.nan)
+    seconds = next((sample.value for sample in samples(page, ROOT_EXPIRY) if sample.name == ROOT_EXPIRY), math.nan)
     return _moment(dt.datetime.fromtimestamp(0, dt.UTC), seconds)
 
 
