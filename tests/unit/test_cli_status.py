@@ -192,6 +192,18 @@ def test_a_cluster_among_others() -> None:
     assert rows["reads"] == "east: 2/2 of istiod in sync, by a token until 2026-12-01T12:00:00Z"
 
 
+def test_scaling_rules_that_have_something_to_say() -> None:
+    rules = [
+        {"action": "Resize", "state": "Quiet", "message": "below"},
+        {"action": "AddReplica", "state": "Pending", "message": "above the threshold"},
+        {"action": "SidecarScoping", "state": "Recommended", "message": "memory"},
+    ]
+    rows = list(cluster_rows({"name": "west", "scaling": {"rules": rules}}, now=NOW))
+    place = rows.index(("scaling", "AddReplica pending: above the threshold"))
+    assert rows[place + 1] == ("", "SidecarScoping recommended: memory")
+    assert not [text for _, text in rows if "Resize" in text]
+
+
 def test_what_requests_between_clusters_came_to() -> None:
     mesh = ill()
     mesh["status"]["clusters"][0]["reaches"] = [

@@ -17,6 +17,7 @@ Json = Mapping[str, Any]
 READY_CODE, NOT_READY_CODE = 0, 2
 NAMED = 3  # pods that are listed below the numbers
 CLEAR = "\x1b[H\x1b[2J"
+LOUD = ("Pending", "Acting", "Held", "Standing", "Clearing", "Recommended")
 UNITS = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -184,6 +185,7 @@ def cluster_rows(cluster: Json, *, now: dt.datetime) -> Iterator[tuple[str, str]
         yield "istiod", f"{plane.get('readyReplicas', 0)} of {plane.get('replicas', 0)} ready{_share(plane)}"
     if refused := plane.get("refused"):
         yield "", f"{refused['size']} was taken back: {refused.get('message', '')}"
+    yield from _scaling(cluster.get("scaling") or {})
     yield "proxies", _proxies(cluster)
     yield from _injection(cluster.get("injection") or {})
     for number, gateway in enumerate(cluster.get("gateways") or ()):
@@ -194,6 +196,13 @@ def cluster_rows(cluster: Json, *, now: dt.datetime) -> Iterator[tuple[str, str]
     yield from _certificates(cluster, now)
     left = cluster.get("notReconciled")
     yield "objects", f"{cluster.get('objects', 0)}" + (f", {left} of them left alone by annotation" if left else "")
+
+
+def _scaling(scaling: Json) -> Iterator[tuple[str, str]]:
+    """Rules that have something to say; `kubectl mesh explain scaling` has all of them."""
+    loud = [each for each in scaling.get("rules") or () if each["state"] in LOUD]
+    for number, rule in enumerate(loud):
+        yield "" if number else "scaling", f"{rule['action']} {rule['state'].lower()}: {rule.get('message', '')}"
 
 
 def _joined(cluster: Json) -> Iterator[tuple[str, str]]:
