@@ -31,6 +31,7 @@ from meshwright.cluster.kinds import (
     CRD,
     DEPLOYMENT,
     LEASE,
+    MESH_ACTION,
     MESH_INSTALL,
     MUTATING_WEBHOOK,
     NAMESPACE,
@@ -99,8 +100,8 @@ class Scene:
         self.cluster, self.server, self.configuration = cluster, server, configuration
         self.worlds: dict[str, World] = {}
         self._views = {
-            kind: self._view(client, kind, labels="" if kind is MESH_INSTALL else OURS)
-            for kind in (MESH_INSTALL, NAMESPACE, SECRET, *OWNED)
+            kind: self._view(client, kind, labels="" if kind in (MESH_INSTALL, MESH_ACTION) else OURS)
+            for kind in (MESH_INSTALL, MESH_ACTION, NAMESPACE, SECRET, *OWNED)
         }
         self._views[POD] = self._view(client, POD)
         # A kind that has just come is looked at at once.
@@ -309,6 +310,11 @@ class World:
         }
         for name in VOLATILE:
             metadata.pop(name, None)
+        if item["kind"] == MESH_ACTION.kind:
+            del metadata["ownerReferences"][0]["uid"]
+            writers = dict.fromkeys(writers)  # which name that uid
+            for name in ("record", "proposal"):  # at which look it was decided is chance, and what else is there
+                item["spec"].pop(name, None)
         if item["kind"] == SECRET.kind:
             item["data"] = sorted(item["data"])
         spec = item.get("spec") or {}

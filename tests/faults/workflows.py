@@ -118,6 +118,24 @@ async def resize(world: World) -> None:
 
 
 @workflow(installed={})
+async def too_many_pods_and_fewer_again(world: World) -> None:
+    """An action is written once, whoever dies, and ends."""
+    pod: Json = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "one-too-many", "namespace": world.mesh.namespace,
+                     "labels": {"security.istio.io/tlsMode": "istio"},
+                     "annotations": {"istio.io/rev": world.mesh.revision}},
+        "spec": {"serviceAccountName": world.mesh.names.istiod, "containers": [{"name": "web", "image": "web"}]},
+    }  # fmt: skip
+    await world.server.create(pod)
+    rule = {"action": "MultiClusterRequired", "threshold": 1, "clear": 0.5, "clearFor": "0s"}
+    await world.change(scaling={"rules": [rule]})
+    await until(lambda: (world.status.get("scaling") or {}).get("standing") == 1)
+    await world.server.delete(path_of_item(pod))
+    await until(lambda: (world.status.get("scaling") or {}).get("standing") == 0)
+
+
+@workflow(installed={})
 async def patch_version(world: World) -> None:
     for version in ("1.31.5", VERSION):
         await world.change(version=version)
