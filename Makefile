@@ -59,7 +59,7 @@ soak: venv prereqs ## ten thousand of them, and more crashes, refusals and lost 
 
 e2e: venv prereqs wheelhouse ## against a real cluster, istiod, Envoy and traffic
 	@$(TESTBED) build
-	@timeout --kill-after=60 1800 $(BIN)/pytest -v tests/e2e
+	@timeout --kill-after=60 2100 $(BIN)/pytest -v tests/e2e
 	@$(TESTBED) leftovers --name e2e
 
 bench: venv prereqs wheelhouse ## performance, beside what a user would pick instead (make bench ONLY=NAME for one)

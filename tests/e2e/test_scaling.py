@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 APPS = "scaling"
 CHURN = "churn"
-SECONDS = 300  # of traffic
+SECONDS = 200  # of traffic
 # A hundredth of the usual thresholds: a push of any size takes so long.
 RULES: Json = {
     "rules": [
@@ -130,7 +130,7 @@ def rules(product: Product, mesh: str) -> dict[str, str]:
 def test_without_the_load_nothing_happens(product: Product, scaled: str) -> None:
     """The same YAML: each signal is measured, and is below its threshold."""
     assert eventually(lambda: rules(product, scaled).get("AddReplica") == "Quiet", seconds=90), state(product, scaled)
-    time.sleep(45)
+    time.sleep(30)
     assert actions(product) == []
     assert bounds(product) == (2, 4)
 
