@@ -42,7 +42,7 @@ layers: venv
 	@$(BIN)/lint-imports --no-logo >/tmp/meshwright-layers.$$$$ 2>&1 || { cat /tmp/meshwright-layers.$$$$; rm -f /tmp/meshwright-layers.$$$$; exit 1; }; rm -f /tmp/meshwright-layers.$$$$
 
 unit: venv
-	@timeout --kill-after=10 240 $(BIN)/pytest -q tests/unit tests/property
+	@timeout --kill-after=10 360 $(BIN)/pytest -q tests/unit tests/property
 
 test-api: venv prereqs ## against a real kube-apiserver and etcd
 	@$(TESTBED) build
