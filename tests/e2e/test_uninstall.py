@@ -13,6 +13,7 @@ STAYS = {
     f"Secret {NAMESPACE}/meshwright-root-quickstart",
     f"Namespace /{NAMESPACE}",
     f"Lease {NAMESPACE}/meshwright",
+    "CustomResourceDefinition /meshactions.meshwright.dev",
     "CustomResourceDefinition /meshinstalls.meshwright.dev",
     "ClusterRole /meshwright-viewer",
     "ClusterRole /meshwright-admin",

@@ -11,7 +11,7 @@ import structlog
 
 from meshwright.api.errors import MeshwrightError
 from meshwright.cluster.client import Client
-from meshwright.cluster.kinds import CRD, MESH_INSTALL
+from meshwright.cluster.kinds import CRD, MESH_ACTION, MESH_INSTALL
 from meshwright.cluster.lease import RENEW_DEADLINE, Election
 from meshwright.controller.health import Overdue, Pulse, Verdict, first
 from meshwright.controller.leader import Leader
@@ -101,18 +101,25 @@ class Replica:
         self.metrics.first_reconcile.set(time.time() - self._started)
 
     async def _until_served(self) -> None:
-        """Until the API server answers and knows our kind: nothing can be watched before."""
-        name = f"{MESH_INSTALL.plural}.{MESH_INSTALL.group}"
+        """Until the API server answers and knows our kinds: nothing can be watched, or written down, before."""
         while True:
             try:
-                if await self._client.get(CRD, name, metadata_only=True):
+                missing = await self._missing_kind()
+                if missing is None:
                     self._waiting = None
                     return
-                self._waiting = f"waiting for the CRD {name}: kubectl apply --server-side -k manifests/crd"
+                self._waiting = f"waiting for the CRD {missing}: kubectl apply --server-side -k manifests/crd"
             except MeshwrightError as error:
                 self._waiting = f"waiting for the API server: {error}"
             log.warning(self._waiting)
             await asyncio.sleep(LOOK_AGAIN)
+
+    async def _missing_kind(self) -> str | None:
+        for kind in (MESH_INSTALL, MESH_ACTION):
+            name = f"{kind.plural}.{kind.group}"
+            if not await self._client.get(CRD, name, metadata_only=True):
+                return name
+        return None
 
     def _healthy(self) -> Verdict:
         return first(
